@@ -1,0 +1,1 @@
+"""What every system uses, one idea a file."""

@@ -1,0 +1,45 @@
+"""Files that are either whole or absent."""
+
+import contextlib
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+TEMPORARY_PREFIX = ".unfinished-"
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """Yields a temporary path beside `path` (same suffix) that becomes `path` on a clean exit.
+
+    The contents are on disk before the rename, so `path` is never half-written; after an
+    exception the temporary file is removed. A killed process can leave a file whose name
+    starts with TEMPORARY_PREFIX, which `remove_temporaries` clears.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unique = f"{os.getpid()}-{secrets.token_hex(3)}"
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{unique}-{path.name}")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: str | os.PathLike) -> int:
+    """Deletes what killed writers left anywhere under `folder`; returns the number of files."""
+    found = list(Path(folder).rglob(f"{TEMPORARY_PREFIX}*"))
+    for path in found:
+        path.unlink(missing_ok=True)
+    return len(found)
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """Hex digest of a file's contents."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""Datasets of videos and the batches made of them."""

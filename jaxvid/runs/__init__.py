@@ -1,0 +1,1 @@
+"""From requests to finished files: plan, run, resume, show."""

@@ -1,0 +1,1 @@
+"""Checks of golden cases: each module maps `kind` to a function of one case."""
