@@ -1,6 +1,7 @@
 """Files that are either whole or absent."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
@@ -20,8 +21,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unique = f"{os.getpid()}-{secrets.token_hex(3)}"
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{unique}-{path.name}")
+    unique = f"{os.getpid()}-{secrets.token_hex(4)}"  # without path.name, which may be long
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{unique}{path.suffix}")
     try:
         yield temporary
         with open(temporary, "rb") as file:
@@ -37,6 +38,11 @@ def remove_temporaries(folder: str | os.PathLike) -> int:
     for path in found:
         path.unlink(missing_ok=True)
     return len(found)
+
+
+def disk_full(error: BaseException) -> bool:
+    """Whether the error says that the disk, or the user's share of it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def sha256(path: str | os.PathLike) -> str:

@@ -94,9 +94,7 @@ def iter_video(
         yield from _checked(itertools.islice(found, stop - start), path, start, stop)
 
 
-def read_video(
-    path: str | os.PathLike, start: int = 0, frames: int | None = None
-) -> np.ndarray:
+def read_video(path: str | os.PathLike, start: int = 0, frames: int | None = None) -> np.ndarray:
     """Reads frames as uint8 (t, h, w, 3); see `iter_video`."""
     found = list(iter_video(path, start, frames))
     if not found:
@@ -137,6 +135,8 @@ def _reading(path: Path):
             yield container
     except (av.FFmpegError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "unreadable"
+        if not isinstance(error, (av.InvalidDataError, av.EOFError)):
+            raise ValueError(f"{path}: cannot be read as a video ({reason})") from None
         raise ValueError(f"{path}: damaged or not a video ({reason})") from None
 
 
@@ -195,7 +195,8 @@ class VideoWriter:
         """frames: uint8 (t, h, w, 3)."""
         frames = np.asarray(frames)
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
-            raise ValueError(f"{self.path}: frames {frames.dtype}{frames.shape}, not uint8 (t, h, w, 3)")
+            found = f"{frames.dtype}{frames.shape}"
+            raise ValueError(f"{self.path}: frames must be uint8 (t, h, w, 3), not {found}")
         for frame in frames:
             self._start(*frame.shape[:2])
             self._encode(np.ascontiguousarray(frame))
@@ -234,7 +235,8 @@ class VideoWriter:
         if self.size is None:
             self.size = height, width
             temporary = self._files.enter_context(atomic_path(self.path))
-            options = {} if self.gif else {"movflags": "+faststart"}
+            last_delay = {"final_delay": str(round(100 / self.fps))}
+            options = last_delay if self.gif else {"movflags": "+faststart"}
             self._container = av.open(str(temporary), "w", options=options)
             self._container.flags |= BITEXACT_FORMAT
             self._stream = self._gif_stream() if self.gif else self._h264_stream()
