@@ -1,0 +1,326 @@
+"""Checkpoints: a tree of arrays plus a JSON note, whole or absent (only Orbax importer).
+
+A checkpoint is a folder: Orbax's files and `jaxvid.json`, the note. It is written under a hidden
+name beside its place and renamed at the end, so a folder with a note is always complete.
+Training keeps one checkpoint per step in `<folder>/step_<number>`; wherever a checkpoint is read,
+such a folder of steps stands for its latest step.
+"""
+
+import contextlib
+import hashlib
+import json
+import logging
+import math
+import os
+import re
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from orbax.checkpoint import v1 as ocp
+
+NOTE = "jaxvid.json"
+HIDDEN = ".saving-"
+STEP = re.compile(r"step_(\d{8,})")
+
+
+def save(path, tree, info: dict, overwrite: bool = False) -> None:
+    """Writes `tree` and the JSON-able `info` to the folder `path`; every process calls it.
+
+    Leaves may be jax arrays in any sharding, PRNG keys, numpy arrays and plain numbers; containers
+    may be dicts, tuples, lists and named tuples (they are stored as nested dicts).
+
+    Raises:
+      ValueError: `path` is taken (by anything but a checkpoint, or without `overwrite`), a leaf is
+        empty or no number, or the disk has no room.
+    """
+    path = _absolute(path)
+    _check_free(path, overwrite)
+    note = json.dumps(info, indent=1)
+    stored = _nest({name: _encode(name, leaf) for name, leaf in _named(tree)})
+    hidden = path.with_name(HIDDEN + path.name)
+    if jax.process_index() == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _check_room(path, stored)
+        for rest in (hidden, hidden.with_name(hidden.name + ".orbax-checkpoint-tmp")):
+            shutil.rmtree(rest, ignore_errors=True)  # of a killed process
+    _meet("cleaned")
+    with _orbax_errors(f"cannot write the checkpoint {path}"):
+        ocp.save(hidden, stored)
+    if jax.process_index() == 0:
+        (hidden / NOTE).write_text(note)
+        _move(hidden, path)
+    _meet("renamed")
+
+
+def restore(path, like=None, part: str = ""):
+    """Reads the tree saved at `path`.
+
+    Args:
+      path: a checkpoint, or a folder of training steps (its latest is taken).
+      like: the tree to fill. A leaf is a `jax.ShapeDtypeStruct` (its sharding says where the
+        array goes, its dtype what it is cast to; without a sharding: the default device), an
+        array, PRNG key or number (to be given back as the same kind). None gives nested dicts of
+        numpy arrays, with tuples as dicts "0", "1", ... and PRNG keys as their uint32 data.
+      part: name of the subtree to read, e.g. "params"; `like` describes that subtree only.
+
+    Raises:
+      ValueError: no complete checkpoint there, or its names or shapes differ from `like`.
+    """
+    path = _find(path)
+    stored = dict(_named(_metadata(path)))
+    prefix = tuple(part.split("/")) if part else ()
+    inside = {name: leaf for name, leaf in stored.items() if name[: len(prefix)] == prefix}
+    if not inside:
+        tops = sorted({name[0] for name in stored})
+        raise ValueError(f"{path} holds no {part!r}; it holds {', '.join(tops)}")
+    if like is None:
+        wanted = {name: _host(leaf) for name, leaf in inside.items()}
+        return _load(path, wanted, prefix)
+    wanted = {prefix + name: leaf for name, leaf in _named(like)}
+    _check_match(path, {n: leaf.shape for n, leaf in inside.items()}, wanted)
+    tree = dict(_named(_load(path, {n: _abstract(leaf) for n, leaf in wanted.items()}, prefix)))
+    leaves = [_decode(tree[name], leaf) for name, leaf in _named(like)]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def shapes(path, part: str = ""):
+    """Nested dict of `jax.ShapeDtypeStruct`, what `restore(path, part=part)` would read."""
+    path = _find(path)
+    tree = _metadata(path)
+    for key in part.split("/") if part else ():
+        if not isinstance(tree, dict) or key not in tree:
+            raise ValueError(f"{path} holds no {part!r}")
+        tree = tree[key]
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
+
+
+def read_info(path) -> dict:
+    """The note saved with the checkpoint; raises ValueError if no complete one is there."""
+    path = _find(path)
+    try:
+        return json.loads((path / NOTE).read_text())
+    except ValueError as error:
+        raise ValueError(f"{path / NOTE} is not valid JSON: {error}") from error
+
+
+def fingerprint(path) -> str:
+    """Hex digest that tells saved checkpoints apart; cheap, as it reads names and sizes only.
+
+    Orbax gives each data file a fresh random name, so the list of files identifies one save, and
+    a copy of the folder keeps its fingerprint.
+    """
+    path = _find(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    lines = [f"{file.relative_to(path).as_posix()} {file.stat().st_size}" for file in files]
+    return hashlib.sha256("\n".join(lines).encode() + (path / NOTE).read_bytes()).hexdigest()
+
+
+def save_step(folder, step: int, tree, info: dict, keep: int | None = None) -> None:
+    """Saves training step `step`; afterwards only the `keep` latest steps stay (None: all).
+
+    A step that was saved before is replaced, since a resumed run reaches it again.
+    """
+    if keep is not None and keep < 1:
+        raise ValueError(f"keep={keep} would delete what was just saved: use 1 or more, or None")
+    save(step_path(folder, step), tree, {"step": step, **info}, overwrite=True)
+    if keep is not None and jax.process_index() == 0:
+        for old in steps(folder)[:-keep]:
+            (step_path(folder, old) / NOTE).unlink()  # first, so that no half is taken for whole
+            shutil.rmtree(step_path(folder, old))
+
+
+def restore_step(folder, step: int, like):
+    """`restore` of one training step."""
+    return restore(step_path(folder, step), like)
+
+
+def latest_step(folder) -> int | None:
+    """The largest complete step saved under `folder`, None if there is none."""
+    return max(steps(folder), default=None)
+
+
+def steps(folder) -> list[int]:
+    """All complete steps under `folder`, in order."""
+    found = (STEP.fullmatch(note.parent.name) for note in _absolute(folder).glob(f"*/{NOTE}"))
+    return sorted(int(match[1]) for match in found if match)
+
+
+def step_path(folder, step: int) -> Path:
+    """Where `save_step` puts a step."""
+    return _absolute(folder) / f"step_{step:08d}"
+
+
+def _absolute(path) -> Path:
+    return Path(os.path.abspath(os.path.expanduser(path)))
+
+
+def _find(path) -> Path:
+    """The complete checkpoint that `path` stands for."""
+    path = _absolute(path)
+    if (path / NOTE).is_file():
+        return path
+    latest = latest_step(path) if path.is_dir() else None
+    if latest is not None:
+        return step_path(path, latest)
+    if not path.exists():
+        raise ValueError(f"there is no checkpoint {path}")
+    if path.is_file():
+        raise ValueError(
+            f"{path} is a file, not a checkpoint folder: convert it first with scripts/convert.py"
+        )
+    raise ValueError(f"{path} is not a complete checkpoint: it has no {NOTE}")
+
+
+def _check_free(path: Path, overwrite: bool) -> None:
+    if path.is_file():
+        raise ValueError(f"{path} is a file: a checkpoint needs a folder")
+    if not path.is_dir() or not any(path.iterdir()):
+        return
+    if not (path / NOTE).is_file():
+        raise ValueError(f"{path} holds other files: choose a new or empty folder")
+    if not overwrite:
+        raise ValueError(f"{path} holds a checkpoint already: choose another folder or overwrite")
+
+
+def _check_room(path: Path, stored) -> None:
+    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(stored))
+    free = shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise ValueError(f"{path} needs {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free there")
+
+
+def _move(hidden: Path, path: Path) -> None:
+    """Puts the finished folder in place; one that was there goes only now."""
+    old = hidden.with_name(hidden.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        path.rename(old)
+    hidden.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _meet(what: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"checkpoint {what}")
+
+
+def _named(tree) -> list[tuple[tuple[str, ...], object]]:
+    """Leaves with their names; named tuples and dicts give field names, sequences numbers."""
+    paths = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return [(tuple(jax.tree_util.keystr((key,), simple=True) for key in p), x) for p, x in paths]
+
+
+def _nest(named: dict) -> dict:
+    if len({".".join(name) for name in named}) < len(named):  # Orbax joins names by dots
+        raise ValueError("two leaves have the same name once joined by dots: rename one")
+    tree = {}
+    for name, leaf in named.items():
+        inner = tree
+        for key in name[:-1]:
+            inner = inner.setdefault(key, {})
+        inner[name[-1]] = leaf
+    return tree
+
+
+def _is_key(leaf) -> bool:
+    return jnp.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key)
+
+
+def _encode(name, leaf):
+    """The array that Orbax stores for a leaf."""
+    if _is_key(leaf):
+        return jax.random.key_data(leaf)
+    if not isinstance(leaf, jax.Array):
+        leaf = np.asarray(leaf)
+        if leaf.dtype.kind in "OUSMm":
+            raise ValueError(f"{'/'.join(name)} is no number: text and settings belong in info")
+    if math.prod(leaf.shape) == 0:
+        raise ValueError(f"{'/'.join(name)} has shape {leaf.shape}: empty arrays cannot be saved")
+    return leaf
+
+
+def _host(leaf) -> np.ndarray:
+    """Stands for a numpy array to be read, without its memory."""
+    return np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
+
+
+def _abstract(leaf):
+    """What Orbax is asked for, so that `_decode` can make `leaf`."""
+    if _is_key(leaf):
+        return _host(jax.eval_shape(jax.random.key_data, leaf))
+    if isinstance(leaf, jax.Array) and not leaf.committed:
+        return _host(leaf)
+    if getattr(leaf, "sharding", None) is not None:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+    return _host(leaf if hasattr(leaf, "dtype") else np.asarray(leaf))
+
+
+def _decode(array, leaf):
+    """Turns what Orbax read into the kind of `leaf`."""
+    if _is_key(leaf):
+        impl = []
+        jax.eval_shape(lambda key: impl.append(jax.random.key_impl(key)), leaf)
+        keys = jax.random.wrap_key_data(jnp.asarray(array), impl=impl[0])
+        return keys if leaf.sharding is None else jax.device_put(keys, leaf.sharding)
+    if isinstance(leaf, bool | int | float | np.generic):
+        return type(leaf)(array[()])
+    if isinstance(leaf, np.ndarray) or isinstance(array, jax.Array):
+        return array
+    return jnp.asarray(array)
+
+
+def _check_match(path: Path, stored: dict, wanted: dict) -> None:
+    missing = [name for name in wanted if name not in stored]
+    extra = [name for name in stored if name not in wanted]
+    if missing or extra:
+        raise ValueError(
+            f"{path} is of another model: it lacks {_list(missing)} and has {_list(extra)} too many"
+        )
+    for name, leaf in wanted.items():
+        shape = _abstract(leaf).shape
+        if shape != stored[name]:
+            here = "/".join(name)
+            raise ValueError(f"{path} is of another model: {here} is {stored[name]}, not {shape}")
+
+
+def _list(names, limit: int = 5) -> str:
+    shown = ", ".join("/".join(name) for name in names[:limit])
+    return f"{len(names)} arrays" + (f" ({shown}{', ...' * (len(names) > limit)})" if names else "")
+
+
+def _metadata(path: Path) -> dict:
+    """Names, shapes and types of the stored arrays, nested as they are stored."""
+    with _orbax_errors(f"{path} is damaged"):
+        tree = ocp.metadata(path).metadata
+    if not tree:
+        raise ValueError(f"{path} is damaged: Orbax cannot read its list of arrays")
+    return tree
+
+
+def _load(path: Path, wanted: dict, prefix: tuple[str, ...]):
+    context = ocp.Context()
+    context.pytree.loading.partial_load = bool(prefix)
+    with _orbax_errors(f"{path} is damaged"), context:
+        tree = ocp.load(path, _nest(wanted))
+    for key in prefix:
+        tree = tree[key]
+    return tree
+
+
+@contextlib.contextmanager
+def _orbax_errors(what: str):
+    """Turns Orbax's pages of traceback into one line, and keeps it from logging them."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        reason = str(error).split("[tensorstore_spec", 1)[0].strip().splitlines() or [repr(error)]
+        raise ValueError(f"{what}: {reason[0][:300]}") from error
+    finally:
+        logger.setLevel(level)
