@@ -128,7 +128,7 @@ def walk(rng: np.random.Generator, is_open: np.ndarray, frames: int):
 
 
 def _choose(rng, is_open, visits, node, heading):
-    """The next heading, and the moves [(action, frames)] through the node's block that end in it."""
+    """The next heading, and the moves [(action, frames)] through the node's block to it."""
     ways = [way for way in _exits(is_open, node) if way != (heading + 2) % 4]
     if not ways:
         half, spin = FRAMES_PER_BLOCK // 2, rng.choice((SPIN_LEFT, SPIN_RIGHT))

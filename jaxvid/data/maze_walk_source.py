@@ -1,0 +1,65 @@
+"""maze_walk as a dataset: walks are rendered when they are first used."""
+
+import dataclasses
+
+import numpy as np
+
+from jaxvid.data.maze_walk import render_walk
+from jaxvid.data.source import Source
+
+FRAMES = 300  # of each walk; longer ones are rendered if more are asked for
+
+
+class MazeWalkSource(Source):
+    """`count` walks of one split.
+
+    Whole walks are kept in memory as long as they fit into `cache_mb`; of the others just the
+    wanted frames are rendered, each time they are asked for (1.6 ms a frame of 64x64).
+    """
+
+    def __init__(self, split: str, seed: int, count: int, frames: int, size: int, cache_mb: int):
+        self.split, self.seed, self.count, self.size = split, seed, count, size
+        self.total = max(FRAMES, frames)
+        self.where = f"maze_walk seed {seed}"
+        self.room = cache_mb * 2**20 // (self.total * size * size * 3)
+        self.kept = {}
+
+    def __len__(self):
+        return self.count
+
+    def name(self, i):
+        return f"{i:05d}"
+
+    def open(self, i):
+        if i not in self.kept and len(self.kept) >= self.room:
+            return LazyWalk(self.seed, i, self.split, self.total, self.size)
+        if i not in self.kept:  # two threads may both render it; they get the same
+            walk = render_walk(self.seed, i, self.split, self.total, self.size)
+            self.kept[i] = walk.frames
+        return self.kept[i]
+
+    def labels(self, i):
+        """actions (t,) and poses (t, 3); see `MazeWalk`."""
+        self._check_index(i)
+        walk = render_walk(self.seed, i, self.split, self.total, size=16)
+        return {"actions": walk.actions, "poses": walk.poses}
+
+
+@dataclasses.dataclass(frozen=True)
+class LazyWalk:
+    """A walk that is rendered where it is sliced."""
+
+    seed: int
+    index: int
+    split: str
+    frames: int
+    size: int
+
+    @property
+    def shape(self):
+        return self.frames, self.size, self.size, 3
+
+    def __getitem__(self, frames: slice) -> np.ndarray:
+        start, stop, _ = frames.indices(self.frames)
+        walk = render_walk(self.seed, self.index, self.split, stop - start, self.size, start)
+        return walk.frames

@@ -1,0 +1,49 @@
+"""Datasets that TFDS has written to array_record files, opened without TensorFlow."""
+
+from pathlib import Path
+
+import numpy as np
+
+from jaxvid.data.source import Source
+
+
+class PreparedSource(Source):
+    """One split of `<data_dir>/<builder>/<version>`, the newest version; see `builders`.
+
+    A record is a whole video, so reading a part of one costs as much as reading all of it.
+    """
+
+    def __init__(self, data_dir: str | Path, builder: str, split: str):
+        import tensorflow_datasets as tfds  # slow to import; only prepared data needs it
+
+        folder = Path(data_dir).expanduser() / builder
+        versions = sorted(path.parent for path in folder.glob("*/dataset_info.json"))
+        if not versions:
+            command = f"python -m jaxvid.data.prepare --name=NAME --data_dir={data_dir}"
+            raise ValueError(f"{folder}: no prepared dataset; make it with: {command}")
+        self.where = str(versions[-1])
+        prepared = tfds.builder_from_directory(self.where)
+        if split not in prepared.info.splits:
+            raise ValueError(f"{self.where}: no split {split}, only {list(prepared.info.splits)}")
+        self.records = prepared.as_data_source(split)
+
+    def __len__(self):
+        return len(self.records)
+
+    def name(self, i):
+        return self.records[i]["name"].decode()
+
+    def open(self, i):
+        return self.records[i]["video"]
+
+    def labels(self, i) -> dict[str, np.ndarray]:
+        """Whatever else the record holds."""
+        self._check_index(i)
+        return {k: v for k, v in self.records[i].items() if k not in ("video", "name")}
+
+    def shortest(self) -> int:
+        """Frames of the shortest video; reads all of them."""
+        return min(self.length(i) for i in range(len(self)))
+
+    def frame_rate(self) -> float:
+        raise ValueError(f"{self.where}: prepared videos have lost their frame rate; set fps")
