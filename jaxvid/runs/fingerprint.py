@@ -1,0 +1,101 @@
+"""What a result was made from, as hashes: equal fingerprints mean equal outputs."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import jaxvid
+from jaxvid.core.files import sha256
+from jaxvid.runs.requests import Request
+
+
+@dataclasses.dataclass(frozen=True)
+class Provenance:
+    """What all requests of a run share.
+
+    config: hash of the settings that change outputs (`hash_json`), so without batch size,
+      devices or output folder; checkpoint: hash that names the parameters.
+    """
+
+    config: str = ""
+    checkpoint: str = ""
+
+
+def hash_json(value) -> str:
+    """Hex digest of a JSON value; the order of dictionary keys does not matter."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True, allow_nan=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def fingerprint(request: Request, inputs: dict[str, dict], provenance: Provenance) -> str:
+    """inputs: what `InputHashes.of_request` returned."""
+    return hash_json(
+        {
+            "id": request.id,
+            "seed": request.seed,
+            "options": request.options,
+            "outputs": request.outputs,
+            "inputs": {name: entry["sha256"] for name, entry in inputs.items()},
+            "config": provenance.config,
+            "checkpoint": provenance.checkpoint,
+        }
+    )
+
+
+class InputHashes:
+    """Content hashes of input files, remembered by path, size and modification time.
+
+    Thousands of requests may share files, and a resumed run finds the hashes in the manifest.
+    """
+
+    def __init__(self):
+        self._known = {}  # (path, bytes, mtime_ns) -> sha256
+
+    def learn(self, entries: dict[str, dict]):
+        """Takes over the `inputs` of a manifest row."""
+        for entry in entries.values():
+            self._known[entry["path"], entry["bytes"], entry["mtime_ns"]] = entry["sha256"]
+
+    def of_request(self, request: Request) -> dict[str, dict]:
+        """name -> {path, bytes, mtime_ns, sha256}; a ValueError names a file that is not there."""
+        return {name: self._of_file(name, path) for name, path in request.inputs.items()}
+
+    def _of_file(self, name: str, path: str) -> dict:
+        stat = stat_input(name, path)
+        key = path, stat.st_size, stat.st_mtime_ns
+        if key not in self._known:
+            self._known[key] = sha256(path)
+        entry = dict(zip(("path", "bytes", "mtime_ns"), key, strict=True))
+        return {**entry, "sha256": self._known[key]}
+
+
+def stat_input(name: str, path: str) -> os.stat_result:
+    """Looks at an input file; a ValueError says if it is missing, no file, empty or locked."""
+    if not os.path.exists(path):
+        raise ValueError(f"input {name}={path}: no such file")
+    if not os.path.isfile(path):
+        raise ValueError(f"input {name}={path}: not a file")
+    if not os.access(path, os.R_OK):
+        raise ValueError(f"input {name}={path}: permission denied")
+    stat = os.stat(path)
+    if stat.st_size == 0:
+        raise ValueError(f"input {name}={path}: the file is empty (0 bytes)")
+    return stat
+
+
+@functools.cache
+def code_version() -> str:
+    """The version of jaxvid, with the commit when it runs from a git checkout."""
+    folder = Path(jaxvid.__file__).parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"]
+    if not (folder.parent / ".git").exists():
+        return jaxvid.__version__
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return jaxvid.__version__
+    return f"{jaxvid.__version__}+{found.stdout.strip()}"

@@ -1,0 +1,190 @@
+"""The writing half of a run: encodes, renames and records on its own thread."""
+
+import contextlib
+import datetime
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from jaxvid.core.files import disk_full
+from jaxvid.runs.fingerprint import InputHashes, Provenance, code_version, fingerprint
+from jaxvid.runs.manifest import DONE, FAILED, Manifest
+from jaxvid.runs.requests import Chunk, Request
+from jaxvid.runs.staging import Staging
+from jaxvid.runs.writers import open_writer
+
+PENDING = 8  # chunks waiting to be written; the generator waits when there are more
+LONGEST_CAUSE = 300  # characters; the traceback in the manifest holds the rest
+
+
+class Job:
+    """One request on its way: its open writers and what went wrong."""
+
+    def __init__(self, number: int, request: Request):
+        self.number, self.request = number, request
+        self.writers = {}  # output name -> writer
+        self.error = None  # the exception that spoilt it
+        self.write_seconds = 0.0
+
+    def discard(self):
+        for writer in self.writers.values():
+            with contextlib.suppress(Exception):
+                writer.discard()
+        self.writers = {}
+
+
+class Recorder:
+    """Takes chunks and outcomes in the order of the calls, works on them in the background.
+
+    A full disk, or anything wrong with the manifest, ends the run: from then on every call
+    raises what happened.
+    """
+
+    def __init__(
+        self, manifest: Manifest, staging: Staging, hashes: InputHashes, provenance: Provenance
+    ):
+        self.devices = ""  # recorded with each result, once it is known
+        self.done = 0
+        self.failures = []  # (request id, cause)
+        self.seconds = 0.0  # spent writing
+        self._manifest, self._staging, self._hashes = manifest, staging, hashes
+        self._provenance = provenance
+        self._fatal = None
+        self._slots = threading.BoundedSemaphore(PENDING)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="recorder")
+
+    def write(self, job: Job, chunk: Chunk):
+        """Appends a chunk; the generator must not change its array afterwards."""
+        self._submit(self._write, job, chunk.name, chunk.frames)
+
+    def finish(self, job: Job, seconds: dict):
+        """All chunks are there: completes the files and records the request."""
+        self._submit(self._finish, job, seconds)
+
+    def fail(self, job: Job, error: BaseException):
+        """Drops the files and records the failure."""
+        job.error = job.error or error
+        self.failures.append((job.request.id, one_line(job.error)))
+        self._submit(self._record_failure, job)
+
+    def drop(self, job: Job):
+        """Drops the files and records nothing, since the request will be tried again."""
+        self._submit(job.discard)
+
+    def close(self):
+        """Waits until all is written; raises if that was not possible."""
+        self._thread.shutdown(wait=True)
+        if self._fatal:
+            raise self._fatal
+
+    def _submit(self, task: Callable, *args: Any):
+        self._slots.acquire()
+        if self._fatal:
+            self._slots.release()
+            raise self._fatal
+        self._thread.submit(self._run, task, *args)
+
+    def _run(self, task: Callable, *args: Any):
+        start = time.monotonic()
+        try:
+            if not self._fatal:
+                task(*args)
+        except BaseException as error:
+            self._fatal = error
+        finally:
+            self.seconds += time.monotonic() - start
+            self._slots.release()
+
+    def _write(self, job: Job, name: str, frames: Any):
+        if job.error:
+            return
+        start = time.monotonic()
+        with self._blamed_on(job):
+            if name not in job.writers:
+                job.writers[name] = self._open(job, name)
+            job.writers[name].write(frames)
+        job.write_seconds += time.monotonic() - start
+
+    def _open(self, job: Job, name: str):
+        if name not in job.request.outputs:
+            raise KeyError(f"the mode made {name!r}, which the request does not ask for")
+        path = self._staging.path(job.number, job.request.outputs[name])
+        return open_writer(path, job.request.options)
+
+    def _finish(self, job: Job, seconds: dict):
+        start = time.monotonic()
+        with self._blamed_on(job):
+            missing = sorted(job.request.outputs.keys() - job.writers.keys())
+            if missing:
+                raise ValueError(f"the mode made no frames for {', '.join(missing)}")
+            outputs, staged = {}, {}
+            for name, writer in job.writers.items():
+                writer.close()
+                outputs[name] = _describe(writer, job.request.outputs[name])
+                staged[writer.path] = job.request.outputs[name]
+            job.write_seconds += time.monotonic() - start
+            row = self._row(job, DONE) | {"outputs": outputs}
+            row["seconds"] = seconds | {"write": job.write_seconds}
+            self._staging.commit(self._manifest, row, staged)
+            self.done += 1
+        if job.error:
+            self.failures.append((job.request.id, one_line(job.error)))
+            self._record_failure(job)
+
+    def _record_failure(self, job: Job):
+        job.discard()
+        row = self._row(job, FAILED) | {
+            "error": one_line(job.error),
+            "traceback": "".join(traceback.format_exception(job.error)),
+        }
+        self._manifest.append(row)
+
+    @contextlib.contextmanager
+    def _blamed_on(self, job: Job):
+        """Errors spoil the one request, unless they would hit the next one as well."""
+        try:
+            yield
+        except Exception as error:
+            if disk_full(error):
+                raise
+            job.error = error
+            job.discard()
+
+    def _row(self, job: Job, status: str) -> dict:
+        request = job.request
+        inputs, print_ = {}, ""
+        with contextlib.suppress(ValueError):  # of a failed request, inputs may be missing
+            inputs = self._hashes.of_request(request)
+            print_ = fingerprint(request, inputs, self._provenance)
+        return {
+            "id": request.id,
+            "status": status,
+            "seed": request.seed,
+            "fingerprint": print_,
+            "config": self._provenance.config,
+            "checkpoint": self._provenance.checkpoint,
+            "inputs": inputs,
+            "options": request.options,
+            "code": code_version(),
+            "devices": self.devices,
+            "host": socket.gethostname(),
+            "share": str(self._staging.share),
+            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+
+
+def one_line(error: BaseException) -> str:
+    """The cause as a user reads it; ValueErrors of this package need no type before them."""
+    text = " ".join(str(error).split()) or "no message"
+    text = text if len(text) < LONGEST_CAUSE else text[:LONGEST_CAUSE] + "..."
+    return text if type(error) is ValueError else f"{type(error).__name__}: {text}"
+
+
+def _describe(writer, file: str) -> dict:
+    path = Path(writer.path)
+    return {"file": file, "bytes": path.stat().st_size, "frames": writer.frames}

@@ -1,0 +1,246 @@
+"""Works off the requests of this process: batches them, isolates failures, resumes.
+
+Exit codes (`Summary.exit_code`): 0 all is done; 3 some requests failed, the others are done;
+4 stopped early (full disk, too many failures); 130 and 143 interrupted by SIGINT or SIGTERM.
+Scripts add 2 for a mistake in the command. The same command again does what is left.
+"""
+
+import contextlib
+import dataclasses
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from jaxvid.core.files import disk_full
+from jaxvid.runs import gallery
+from jaxvid.runs.config import RunConfig
+from jaxvid.runs.fingerprint import Provenance
+from jaxvid.runs.progress import Progress
+from jaxvid.runs.recorder import Job, Recorder, one_line
+from jaxvid.runs.requests import Generator, Request, Stage, check_requests
+from jaxvid.runs.share import this_share
+from jaxvid.runs.staging import open_output
+from jaxvid.runs.survey import Survey, survey
+
+PARTIAL, STOPPED = 3, 4
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGINT or SIGTERM came; the argument is its number."""
+
+
+class TooManyFailures(Exception):  # noqa: N818
+    """The limit of RunConfig is reached."""
+
+
+@dataclasses.dataclass
+class Summary:
+    """What a run did. `seconds`: of loading, generating, writing (which overlap), in all."""
+
+    done: int
+    skipped: int
+    failures: list[tuple[str, str]]  # request id, cause
+    stopped: str = ""  # why the run ended before its last request
+    exit_code: int = 0
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        """The last lines of a run."""
+        lines = [f"failed: {id}: {cause}" for id, cause in self.failures]
+        if self.seconds:
+            lines.append(", ".join(f"{k} {v:.1f} s" for k, v in self.seconds.items()))
+        if self.stopped:
+            lines.append(f"stopped: {self.stopped}; the same command again does the rest")
+        counts = f"{self.done} done, {self.skipped} skipped, {len(self.failures)} failed"
+        return [*lines, counts]
+
+
+def run(
+    load: Callable[[], Generator],
+    requests: Sequence[Request],
+    config: RunConfig,
+    provenance: Provenance | None = None,
+    process: tuple[int, int] = (0, 1),
+) -> Summary:
+    """Makes what is missing of this process's share and prints how it goes.
+
+    Args:
+      load: restores parameters; called only if something is left to do.
+      requests: of all processes, in the same order in each.
+      provenance: hashes of config and checkpoint, part of each fingerprint.
+      process: (index, count) of the processes that divide the share, see `this_share`.
+    Raises:
+      ValueError: unsafe or colliding requests; an output folder that cannot be used.
+    """
+    provenance = provenance or Provenance()
+    check_requests(requests)
+    share = this_share(config.shard, process)
+    try:
+        with stoppable(), open_output(config.output, share) as (manifest, staging):
+            found = survey(share.select(requests), config, provenance)
+            for line in found.lines():
+                print(line)
+            recorder = Recorder(manifest, staging, found.hashes, provenance)
+            summary = _Run(load, config, found, recorder).run()
+            if config.gallery:
+                _write_gallery(manifest, summary)
+    except Interrupted as error:  # before the first request, or a second time
+        summary = Summary(0, 0, [], *why_stopped(error, config))
+    for line in summary.lines():
+        print(line, flush=True)
+    return summary
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Turns SIGTERM, which schedulers send, into the exception that Ctrl-C raises."""
+
+    def interrupt(number, _frame):
+        raise Interrupted(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    earlier = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+def why_stopped(error: BaseException, config: RunConfig) -> tuple[str, int]:
+    """A reason and an exit code; errors that are not meant to stop a run are raised again."""
+    if isinstance(error, Interrupted):
+        return f"interrupted by {signal.Signals(error.args[0]).name}", 128 + error.args[0]
+    if isinstance(error, TooManyFailures):
+        return str(error), STOPPED
+    if disk_full(error):
+        return f"the disk of {config.folder} is full", STOPPED
+    raise error
+
+
+class _Run:
+    """The generating half of a run, on the main thread."""
+
+    def __init__(self, load, config: RunConfig, found: Survey, recorder: Recorder):
+        self.load, self.config, self.found, self.recorder = load, config, found, recorder
+        self.seconds = {"load": 0.0, "generate": 0.0}
+        finished = lambda: recorder.done + len(recorder.failures) - len(found.broken)  # noqa: E731
+        self.progress = Progress(len(found.todo), finished)
+
+    def run(self) -> Summary:
+        start = time.monotonic()
+        stopped, code = "", 0
+        try:
+            try:
+                self._work()
+            finally:
+                self.recorder.close()  # completes what was generated before a stop
+        except (Interrupted, TooManyFailures, OSError) as error:
+            stopped, code = why_stopped(error, self.config)
+        skipped = sum(map(len, (self.found.done, self.found.kept, self.found.failed_before)))
+        seconds = self.seconds | {"write": self.recorder.seconds, "total": time.monotonic() - start}
+        failures = self.recorder.failures
+        code = code or (PARTIAL if failures or self.found.failed_before else 0)
+        return Summary(self.recorder.done, skipped, failures, stopped, code, seconds)
+
+    def _work(self):
+        for request, cause in self.found.broken:
+            self.recorder.fail(Job(-1, request), ValueError(cause))
+        self._check_limit()
+        if not self.found.todo:
+            return
+        with self.progress, ThreadPoolExecutor(1, thread_name_prefix="prefetch") as reader:
+            self.progress.update("loading")
+            start = time.monotonic()
+            generator = self.load()
+            self.seconds["load"] = time.monotonic() - start
+            self.recorder.devices = getattr(generator, "devices", "")
+            self.progress.begin()
+            batches = make_batches(self.found.todo, generator)
+            for batch, after in zip(batches, [*batches[1:], None], strict=True):
+                if after and hasattr(generator, "prefetch"):
+                    reader.submit(generator.prefetch, [job.request for job in after])
+                self._batch(generator, batch)
+
+    def _batch(self, generator: Generator, jobs: list[Job]):
+        """Makes one batch; if that fails, its requests one by one, so that one fails alone."""
+        error = self._attempt(generator, jobs)
+        if error is None:
+            return
+        if len(jobs) == 1:
+            self._fail(jobs[0], error)
+            return
+        self.progress.log(f"a batch of {len(jobs)} failed, trying one by one: {one_line(error)}")
+        for job in jobs:
+            job = Job(job.number, job.request)
+            error = self._attempt(generator, [job])
+            if error is not None:
+                self._fail(job, error)
+
+    def _attempt(self, generator: Generator, jobs: list[Job]) -> Exception | None:
+        """Makes the jobs in one call; returns what went wrong, after dropping their files."""
+        self._check_limit()
+        start = time.monotonic()
+        try:
+            self._generate(generator, jobs)
+        except Exception as error:
+            for job in jobs:
+                self.recorder.drop(job)
+            if disk_full(error):
+                raise
+            return error
+        finally:
+            self.seconds["generate"] += time.monotonic() - start
+        seconds = {"generate": time.monotonic() - start, "batch": len(jobs)}
+        for job in jobs:
+            self.recorder.finish(job, seconds)
+        return None
+
+    def _generate(self, generator: Generator, jobs: list[Job]):
+        stage, fraction = "generating", 0.0
+        self.progress.update(stage)
+        for item in generator.generate([job.request for job in jobs]):
+            if isinstance(item, Stage):
+                stage, fraction = item
+            else:
+                self.recorder.write(jobs[item.index], item)
+            self.progress.update(stage, fraction * len(jobs))
+
+    def _fail(self, job: Job, error: Exception):
+        self.progress.log(f"failed: {job.request.id}: {one_line(error)}")
+        self.recorder.fail(job, error)
+        self._check_limit()
+
+    def _check_limit(self):
+        count = len(self.recorder.failures)
+        if count >= self.config.failure_limit:
+            raise TooManyFailures(f"{count} failed, the limit is {self.config.failure_limit}")
+
+
+def make_batches(requests: Sequence[Request], generator: Generator) -> list[list[Job]]:
+    """Batches of equal groups in the order of their first requests."""
+    groups = {}
+    for number, request in enumerate(requests):
+        groups.setdefault(generator.group(request), []).append(Job(number, request))
+    size = generator.batch_size
+    batches = [jobs[n : n + size] for jobs in groups.values() for n in range(0, len(jobs), size)]
+    return sorted(batches, key=lambda jobs: jobs[0].number)
+
+
+def _write_gallery(manifest, summary: Summary):
+    """The page is made again from the whole manifest; the last process to end sees all rows."""
+    try:
+        with manifest.locked():
+            page = gallery.write(manifest)
+        print(f"gallery: {page}")
+    except OSError as error:
+        if not disk_full(error):
+            raise
+        print("gallery: not written, the disk is full")
+        summary.exit_code = summary.exit_code or STOPPED

@@ -1,0 +1,93 @@
+"""What is left to do: compares the requests with the manifest and the files."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxvid.runs.config import RunConfig
+from jaxvid.runs.fingerprint import InputHashes, Provenance, fingerprint, stat_input
+from jaxvid.runs.manifest import FAILED, Manifest
+from jaxvid.runs.requests import Request
+
+
+@dataclasses.dataclass
+class Survey:
+    """The requests of one share, sorted by what to do with them."""
+
+    todo: list[Request] = dataclasses.field(default_factory=list)
+    done: list[Request] = dataclasses.field(default_factory=list)
+    kept: list[Request] = dataclasses.field(default_factory=list)  # files from elsewhere
+    failed_before: list[Request] = dataclasses.field(default_factory=list)  # not retried
+    broken: list[tuple[Request, str]] = dataclasses.field(default_factory=list)  # with the cause
+    changed: int = 0  # of todo: made before, with other settings or inputs
+    hashes: InputHashes = dataclasses.field(default_factory=InputHashes)
+
+    def lines(self) -> list[str]:
+        """One line for each thing a user would want to know."""
+        lines = [f"{len(self.todo)} to make, {len(self.done)} already done"]
+        if self.changed:
+            lines.append(f"{self.changed} exist, but made with other settings: made again")
+        if self.kept:
+            lines.append(
+                f"{len(self.kept)} have files that are in no manifest, such as "
+                f"{self.kept[0].id}: kept; overwrite=True replaces them"
+            )
+        if self.failed_before:
+            lines.append(
+                f"{len(self.failed_before)} failed before: left; retry_failed=True tries again"
+            )
+        lines += [f"{request.id}: cannot run: {cause}" for request, cause in self.broken]
+        return lines
+
+
+def survey(requests: Sequence[Request], config: RunConfig, provenance: Provenance) -> Survey:
+    """Sorts the requests of one share. Input files are looked at, not decoded."""
+    found = Survey()
+    output = config.folder
+    rows = Manifest(output).latest()
+    for row in rows.values():
+        found.hashes.learn(row.get("inputs", {}))
+    for request in requests:
+        try:
+            if request.error:
+                raise ValueError(request.error)
+            for name, path in request.inputs.items():
+                stat_input(name, path)
+        except ValueError as error:
+            found.broken.append((request, str(error)))
+            continue
+        place(request, rows.get(request.id), found, config, provenance).append(request)
+    return found
+
+
+def place(request, row, found: Survey, config: RunConfig, provenance: Provenance) -> list:
+    """The list of `found` that the request belongs to, given its newest row."""
+    output = config.folder
+    if row is None:
+        foreign = any((output / file).exists() for file in request.outputs.values())
+        return found.kept if foreign and not config.overwrite else found.todo
+    if not config.resume:
+        return found.todo
+    same = same_fingerprint(request, row, found.hashes, provenance)
+    if row["status"] == FAILED:
+        return found.failed_before if same and not config.retry_failed else found.todo
+    if not same:
+        found.changed += 1
+        return found.todo
+    return found.done if files_present(row, output) else found.todo
+
+
+def same_fingerprint(request, row, hashes, provenance) -> bool:
+    inputs = hashes.of_request(request)
+    return row["fingerprint"] == fingerprint(request, inputs, provenance)
+
+
+def files_present(row: dict, output: Path) -> bool:
+    """Whether each recorded output is there with its recorded size."""
+    for entry in row["outputs"].values():
+        try:
+            if (output / entry["file"]).stat().st_size != entry["bytes"]:
+                return False
+        except OSError:
+            return False
+    return True
