@@ -29,6 +29,9 @@ class NpyFolder(Source):
     def name(self, i):
         return self.paths[i].stem
 
+    def place(self, i):
+        return str(self.paths[i])
+
     def open(self, i):
         path = self.folder.local(self.paths[i])
         return check_array(load_npy(path), path)
@@ -45,27 +48,30 @@ class CarlaFolder(Source):
     def __init__(self, folder: str | Path, split: str, held_out: int = 100):
         self.folder = DataFolder(folder)
         self.where = str(self.folder.path)
+        found, others = self.folder.files((".pt", ".csv", ".npy"))
+        kept = [path for path in found if re.fullmatch(r"(video|coords)_\w+", path.stem)]
+        self.ignored = others + len(found) - len(kept)
         table = self.folder.path / f"video_{split}.csv"
-        found, others = self.folder.files((".pt",))
         if table.is_file():
             lines = self.folder.local(table).read_text().splitlines()
-            names = [line.rstrip().split("/")[-1].split(",")[-1] for line in lines if ".pt" in line]
+            names = [re.split("[/,]", line.rstrip())[-1] for line in lines if ".pt" in line]
             self.paths = [self.folder.path / name for name in names]
-            self.ignored = others
         else:
-            videos = [path for path in found if re.fullmatch(r"video_\d+", path.stem)]
+            videos = [path for path in kept if re.fullmatch(r"video_\d+\.pt", path.name)]
             cut = max(0, len(videos) - held_out)
             self.paths = videos[cut:] if split == "test" else videos[:cut]
-            self.ignored = others + len(found) - len(videos)
         if not self.paths:
-            count = f"{len(found)} .pt files and {'a' if table.is_file() else 'no'} {table.name}"
-            raise ValueError(f"{self.where}: no {split} videos among {count}")
+            rule = table.name if table.is_file() else f"video_<n>.pt, the last {held_out} are test"
+            raise ValueError(f"{self.where}: no {split} videos by its {rule}")
 
     def __len__(self):
         return len(self.paths)
 
     def name(self, i):
         return self.paths[i].stem
+
+    def place(self, i):
+        return str(self.paths[i])
 
     def open(self, i):
         path = self.paths[i]

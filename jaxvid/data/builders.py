@@ -5,6 +5,7 @@ Neither writing nor reading them needs TensorFlow: the frames are a zlib-compres
 """
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,11 +17,15 @@ from jaxvid.data.sources import DATASETS, SPLITS, DataConfig, open_source
 
 MAX_BYTES = 2**30  # frames of one video before compression; a record cannot exceed 2 GiB
 
+# Fields of DataConfig that decide what is written.
+CONTENT_FIELDS = ("name", "root", "size", "resize", "seed", "train_videos", "test_videos")
+
 
 class VideoBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Writes the videos of a `Source` as records {"video", "name"} and their labels."""
 
     VERSION = tfds.core.Version("1.0.0")
+    code_path = None  # where TFDS would look for checksums, with a package it fails to require
     DATASET = ""  # a key of DATASETS
     URL = ""  # of an archive
     LABELS: ClassVar[dict] = {}  # name -> (shape, dtype); None stands for the number of frames
@@ -151,10 +156,21 @@ def prepare(config: DataConfig, data_dir: str | Path) -> Path:
     """Writes a dataset under `data_dir` unless it is there; returns its folder.
 
     Afterwards `DataConfig(name, prepared=data_dir)` opens it.
+
+    Raises:
+      ValueError: it is there, but was made with another config.
     """
     builder = BUILDERS[config.name](data=config, data_dir=str(Path(data_dir).expanduser()))
+    folder = Path(builder.data_path)
+    made_with = folder / "jaxvid.json"
+    text = json.dumps({name: getattr(config, name) for name in CONTENT_FIELDS}, indent=1)
+    if folder.exists():
+        if not made_with.exists() or made_with.read_text() != text:
+            raise ValueError(f"{folder}: made with another config; remove it or change data_dir")
+        return folder
     builder.download_and_prepare()
-    return Path(builder.data_path)
+    made_with.write_text(text)
+    return folder
 
 
 def _folder_with(root: Path, pattern: str) -> Path:

@@ -60,12 +60,24 @@ def render_walk(
     Raises:
       ValueError: unknown split, or a count, size or index out of range.
     """
-    _check(index, split, frames, size, start)
-    rng = np.random.default_rng([seed, SPLITS.index(split), index])
-    scene = make_scene(rng)
-    poses, actions = walk(rng, ~scene.solid, start + frames)
+    if frames < 1 or start < 0:
+        raise ValueError(f"maze_walk frames={frames}, start={start}: count from 1 and from 0")
+    if size < 16 or size % 2:
+        raise ValueError(f"maze_walk size={size}: use an even number from 16 on, e.g. 64")
+    scene, poses, actions = plan_walk(seed, index, split, start + frames)
     poses, actions = poses[start:], actions[start:]
     return MazeWalk(render(scene, poses, size), actions, poses.astype(np.float32))
+
+
+def plan_walk(seed: int, index: int, split: str, frames: int):
+    """What `render_walk` draws: the Scene, poses (t, 3) float64 and actions (t,) uint8."""
+    if split not in SPLITS:
+        raise ValueError(f"maze_walk has no split {split!r}; it has {' and '.join(SPLITS)}")
+    if seed < 0 or index < 0:
+        raise ValueError(f"maze_walk seed={seed}, index={index}: neither can be negative")
+    rng = np.random.default_rng([seed, SPLITS.index(split), index])
+    scene = make_scene(rng)
+    return scene, *walk(rng, ~scene.solid, frames)
 
 
 def make_scene(rng: np.random.Generator) -> Scene:
@@ -189,13 +201,3 @@ def _regions(rng, solid):
     x, y = np.indices(solid.shape)
     distances = abs(x[..., None] - centres[:, 0]) + abs(y[..., None] - centres[:, 1])
     return distances.argmin(axis=-1)
-
-
-def _check(index, split, frames, size, start):
-    if split not in SPLITS:
-        raise ValueError(f"maze_walk has no split {split!r}; it has {' and '.join(SPLITS)}")
-    if index < 0 or frames < 1 or start < 0:
-        wanted = f"index={index}, frames={frames}, start={start}"
-        raise ValueError(f"maze_walk {wanted}: index and start count from 0, frames from 1")
-    if size < 16 or size % 2:
-        raise ValueError(f"maze_walk size={size}: use an even number from 16 on, e.g. 64")

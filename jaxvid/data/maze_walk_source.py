@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from jaxvid.data.maze_walk import render_walk
+from jaxvid.data.maze_walk import plan_walk, render_walk
 from jaxvid.data.source import Source
 
 FRAMES = 300  # of each walk; longer ones are rendered if more are asked for
@@ -20,7 +20,7 @@ class MazeWalkSource(Source):
     def __init__(self, split: str, seed: int, count: int, frames: int, size: int, cache_mb: int):
         self.split, self.seed, self.count, self.size = split, seed, count, size
         self.total = max(FRAMES, frames)
-        self.where = f"maze_walk seed {seed}"
+        self.where = f"maze_walk-{seed}/{split}"
         self.room = cache_mb * 2**20 // (self.total * size * size * 3)
         self.kept = {}
 
@@ -31,35 +31,36 @@ class MazeWalkSource(Source):
         return f"{i:05d}"
 
     def open(self, i):
-        if i not in self.kept and len(self.kept) >= self.room:
-            return LazyWalk(self.seed, i, self.split, self.total, self.size)
-        if i not in self.kept:  # two threads may both render it; they get the same
-            walk = render_walk(self.seed, i, self.split, self.total, self.size)
-            self.kept[i] = walk.frames
-        return self.kept[i]
+        return LazyWalk(self, i)
 
     def labels(self, i):
         """actions (t,) and poses (t, 3); see `MazeWalk`."""
         self._check_index(i)
-        walk = render_walk(self.seed, i, self.split, self.total, size=16)
-        return {"actions": walk.actions, "poses": walk.poses}
+        _, poses, actions = plan_walk(self.seed, i, self.split, self.total)
+        return {"actions": actions, "poses": poses.astype(np.float32)}
+
+    def render(self, i: int, start: int, stop: int) -> np.ndarray:
+        """Frames start to stop - 1 of walk i, uint8 (t, h, w, 3)."""
+        if i not in self.kept and len(self.kept) >= self.room:
+            walk = render_walk(self.seed, i, self.split, stop - start, self.size, start)
+            return walk.frames
+        if i not in self.kept:  # two threads may both render it; they get the same
+            walk = render_walk(self.seed, i, self.split, self.total, self.size)
+            self.kept[i] = walk.frames
+        return self.kept[i][start:stop]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class LazyWalk:
     """A walk that is rendered where it is sliced."""
 
-    seed: int
+    source: MazeWalkSource
     index: int
-    split: str
-    frames: int
-    size: int
 
     @property
     def shape(self):
-        return self.frames, self.size, self.size, 3
+        return self.source.total, self.source.size, self.source.size, 3
 
     def __getitem__(self, frames: slice) -> np.ndarray:
-        start, stop, _ = frames.indices(self.frames)
-        walk = render_walk(self.seed, self.index, self.split, stop - start, self.size, start)
-        return walk.frames
+        start, stop, _ = frames.indices(self.source.total)
+        return self.source.render(self.index, start, stop)

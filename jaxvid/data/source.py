@@ -45,6 +45,10 @@ class Source:
         """Video `i` unread: an object with `.shape` (t, h, w, 3), sliced to uint8 frames."""
         raise NotImplementedError
 
+    def place(self, i: int) -> str:
+        """Where video `i` is, for messages."""
+        return f"{self.where}/{self.name(i)}"
+
     def labels(self, i: int) -> dict[str, np.ndarray]:
         """What else is known about the frames of video `i`, one row per frame."""
         self._check_index(i)
@@ -65,7 +69,7 @@ class Source:
         self._check_index(i)
         video, frames = self.open(i), frames or self.frames
         length, height, width = video.shape[:3]
-        where = f"{self.where}/{self.name(i)}"
+        where = self.place(i)
         if length < frames:
             way_out = f"set frames={length} or less, or take it out of the dataset"
             raise ValueError(f"{where}: {length} frames, but {frames} are wanted; {way_out}")
@@ -74,6 +78,11 @@ class Source:
             way_out = "set size, or resize='center_crop'"
             raise ValueError(f"{where}: frames are {size}, but {wanted} is wanted; {way_out}")
         return video
+
+    def check_all(self, frames: int | None = None):
+        """`check`s every video, before a long run trips over one."""
+        for i in range(len(self)):
+            self.check(i, frames)
 
     def __getitem__(self, i: int) -> np.ndarray:
         """The first T frames of video `i`, uint8 (t, h, w, 3)."""

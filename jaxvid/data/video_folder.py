@@ -39,6 +39,9 @@ class VideoFolder(Source):
     def name(self, i):
         return str(self.paths[i].relative_to(self.folder.path).with_suffix(""))
 
+    def place(self, i):
+        return str(self.paths[i])
+
     def open(self, i):
         path = self.folder.local(self.paths[i])
         return VideoFile(path, self.size, bool(self.resize))
@@ -49,7 +52,10 @@ class VideoFolder(Source):
 
     def frame_rate(self) -> float:
         """Frames per second of the first video."""
-        return _probe(self.folder.local(self.paths[0])).fps
+        path = self.folder.local(self.paths[0])
+        if not _probe(path).fps > 0:
+            raise ValueError(f"{path}: states no frame rate; set fps")
+        return _probe(path).fps
 
 
 @dataclasses.dataclass(frozen=True)
