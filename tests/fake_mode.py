@@ -82,7 +82,7 @@ def fake_requests(config: FakeConfig, inputs: dict[str, str] | None = None) -> l
         Request(
             id=f"clip_{n:04}",
             seed=n,
-            inputs=inputs or {},
+            inputs=dict(inputs or {}),
             outputs={name: f"clip_{n:04}/{file}" for name, file in OUTPUTS.items()},
             options={"fps": 10, "frames": config.frames, "prompt": f"number {n}"},
         )

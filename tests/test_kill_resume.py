@@ -1,0 +1,210 @@
+"""A run killed with SIGKILL at random moments and resumed equals one that was not disturbed.
+
+The command under test is the fake mode, or any other given as JAXVID_KILL_COMMAND, in which
+{output} stands for the output folder: "python scripts/sample.py ... --config.run.output={output}".
+"""
+
+import contextlib
+import os
+import random
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from jaxvid.runs.manifest import Manifest
+from jaxvid.runs.share import Share
+from jaxvid.runs.staging import open_output
+
+FAKE = Path(__file__).with_name("fake_mode.py")
+COMMAND = f"{sys.executable} {FAKE} --requests=12 --batch_size=1 --seconds=0.06 --output={{output}}"
+KILLS = 10
+
+
+def start(command: str, output: Path) -> subprocess.Popen:
+    """In a process group of its own, so that a kill also reaches children."""
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
+    arguments = shlex.split(command.format(output=shlex.quote(str(output))))
+    return subprocess.Popen(
+        arguments,
+        env=environ,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def complete(command: str, output: Path) -> float:
+    """Runs to the end; returns the seconds from the first temporary file on."""
+    process = start(command, output)
+    wait_for_work(process, output)
+    begin = time.monotonic()
+    text, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, text
+    return time.monotonic() - begin
+
+
+def wait_for_work(process: subprocess.Popen, output: Path):
+    """Returns when the process has made its staging folder, or has ended."""
+    before = set(output.glob(".unfinished-*"))
+    while process.poll() is None and set(output.glob(".unfinished-*")) <= before:
+        time.sleep(0.002)
+
+
+def outputs(folder: Path) -> dict[str, bytes]:
+    """All files but the manifest and the page, which hold times."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    named = {str(path.relative_to(folder)): path for path in found}
+    return {
+        k: v.read_bytes() for k, v in named.items() if k not in ("manifest.jsonl", "index.html")
+    }
+
+
+def check_equal(folder: Path, undisturbed: Path):
+    """Every output there once, complete and equal; no temporary left."""
+    assert outputs(folder) == outputs(undisturbed)
+    rows = Manifest(folder).rows()
+    ids = [row["id"] for row in rows if row["status"] == "done"]
+    assert sorted(ids) == sorted(row["id"] for row in Manifest(undisturbed).rows())
+    for row in rows:
+        for entry in row["outputs"].values():
+            assert (folder / entry["file"]).stat().st_size == entry["bytes"]
+
+
+def test_killed_ten_times(tmp_path):
+    """Each life is long enough for about one of the twelve requests."""
+    command = os.environ.get("JAXVID_KILL_COMMAND", COMMAND)
+    whole, disturbed = tmp_path / "whole", tmp_path / "disturbed"
+    seconds = complete(command, whole)
+    rng, killed = random.Random(0), 0
+    for _ in range(KILLS):
+        process = start(command, disturbed)
+        wait_for_work(process, disturbed)
+        time.sleep(rng.uniform(0, 0.25) * seconds)
+        killed += process.poll() is None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    assert killed >= KILLS / 2, "most kills came too late"
+    complete(command, disturbed)
+    check_equal(disturbed, whole)
+
+
+POINTS = """
+import os, signal, sys
+sys.path[:0] = [{tests!r}]
+import fake_mode
+from jaxvid.runs import manifest, staging
+
+def dies(function, before, count=[0]):
+    def wrapped(*args, **kwargs):
+        count[0] += 1
+        if count[0] == {call} and before:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = function(*args, **kwargs)
+        if count[0] == {call}:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+    return wrapped
+
+def half(file, data):
+    real(file, data[: len(data) // 2])
+    os.kill(os.getpid(), signal.SIGKILL)
+
+real = manifest._write_all
+if {point!r} == "torn row":
+    manifest._write_all = half
+elif {point!r} == "renames":
+    os.replace = dies(os.replace, before=False)
+elif {point!r} == "claim":
+    os.fsync = dies(os.fsync, before=True)
+else:
+    manifest.Manifest.append = dies(manifest.Manifest.append, {point!r} == "before row")
+fake_mode.main(["--requests=4", "--batch_size=2", "--seconds=0", "--output=" + sys.argv[1]])
+"""
+
+
+SMALL = f"{sys.executable} {FAKE} --requests=4 --batch_size=2 --seconds=0 --output={{output}}"
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("small")
+    complete(SMALL, folder)
+    return folder
+
+
+@pytest.mark.parametrize("point", ["torn row", "renames", "claim", "before row", "after row"])
+@pytest.mark.parametrize("call", [1, 3])
+def test_killed_at_the_worst_moments(tmp_path, small, point, call):
+    """Between two renames, between a rename and its row, within a row."""
+    script = POINTS.format(tests=str(FAKE.parent), point=point, call=call)
+    died = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True)
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    complete(SMALL, tmp_path)
+    check_equal(tmp_path, small)
+
+
+HOLD = """
+import sys, time
+sys.path[:0] = [{root!r}]
+from jaxvid.runs.share import Share
+from jaxvid.runs.staging import open_output
+with open_output(sys.argv[1], Share({index}, {count})) as (manifest, staging):
+    staging.path(0, "a.npy").write_bytes(b"half")
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Starts processes that work on a share until they are killed."""
+    running = []
+
+    def hold(index, count):
+        script = HOLD.format(root=str(FAKE.parents[1]), index=index, count=count)
+        command = [sys.executable, "-c", script, str(tmp_path)]
+        running.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        assert running[-1].stdout.readline() == "ready\n"
+        return running[-1]
+
+    yield hold
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def temporaries(folder: Path) -> int:
+    return len(list(folder.glob(".unfinished-*/*.npy")))
+
+
+def test_living_neighbours_keep_their_temporaries(tmp_path, holder):
+    holder(1, 3)
+    dead = holder(0, 3)
+    dead.kill()
+    dead.wait()
+    assert temporaries(tmp_path) == 2
+    with open_output(tmp_path, Share(0, 3)):
+        assert temporaries(tmp_path) == 1
+    with pytest.raises(ValueError, match="is working on share 1/3"), open_output(tmp_path, Share()):
+        pass
+    assert temporaries(tmp_path) == 1
+
+
+def test_other_hosts_are_touched_only_within_the_own_share(tmp_path, holder, monkeypatch):
+    dead = holder(1, 2)
+    dead.kill()
+    dead.wait()
+    monkeypatch.setattr("jaxvid.runs.staging._host", lambda: "another")
+    with open_output(tmp_path, Share(0, 2)):
+        assert temporaries(tmp_path) == 1
+    with open_output(tmp_path, Share(3, 4)):
+        assert temporaries(tmp_path) == 1
+    with open_output(tmp_path, Share()):
+        assert temporaries(tmp_path) == 0
