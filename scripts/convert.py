@@ -1,0 +1,112 @@
+"""Converts public PyTorch weights to our checkpoints, and back.
+
+python scripts/convert.py --model=fdm --source=ema_0.9999_550000.pt --output=checkpoints/carla
+python scripts/convert.py --model=fdm --source=checkpoints/carla --output=ema.pt --reverse
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from jaxvid.core import checkpoint, torch_file
+from jaxvid.core.files import sha256
+from jaxvid.fdm import keys as fdm
+from jaxvid.metrics import keys as metrics
+
+
+class Converter(NamedTuple):
+    """The two directions for one kind of model."""
+
+    convert: Callable  # (sources) -> (parameters, info for the checkpoint)
+    revert: Callable  # (parameters, info) -> what the .pt file holds
+
+
+def lpips(net: str) -> Converter:
+    return Converter(
+        lambda sources: (metrics.lpips_to_ours(metrics.read(sources), net), {}),
+        lambda params, info: metrics.lpips_to_theirs(params, net),
+    )
+
+
+CONVERTERS = {
+    "fdm": Converter(fdm.convert, fdm.revert),
+    "lpips_alex": lpips("alex"),
+    "lpips_vgg": lpips("vgg"),
+    "i3d": Converter(
+        lambda sources: (metrics.i3d_to_ours(metrics.read(sources)), {}),
+        lambda params, info: metrics.i3d_to_theirs(params),
+    ),
+}
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", required=True, choices=sorted(CONVERTERS))
+    parser.add_argument(
+        "--source", required=True, nargs="+", action="extend", type=Path, metavar="FILE"
+    )
+    parser.add_argument("--output", required=True, type=Path)
+    parser.add_argument("--reverse", action="store_true", help="from our checkpoint to a .pt file")
+    parser.add_argument("--part", default="", help="with --reverse: a subtree, e.g. ema/0.9999")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier output")
+    return parser.parse_args(argv)
+
+
+def check_output(output: Path, overwrite: bool) -> None:
+    """Raises ValueError if `output` is taken or cannot be written, before any work is done."""
+    taken = output.is_file() or (output.is_dir() and any(output.iterdir()))
+    if taken and not overwrite:
+        raise ValueError(f"--output={output} is there already: choose another or add --overwrite")
+    parent = next(folder for folder in output.absolute().parents if folder.exists())
+    if not os.access(parent, os.W_OK) or not parent.is_dir():
+        raise ValueError(f"--output={output} cannot be written: {parent} is no writable folder")
+
+
+def convert(model: str, sources: Sequence[Path], output: Path, overwrite: bool) -> str:
+    """Writes a checkpoint whose note holds the hashes of the files it comes from."""
+    hashes = [{"file": source.name, "sha256": sha256(source)} for source in sources]
+    params, info = CONVERTERS[model].convert(sources)
+    info = {"model": model, **info, "sources": hashes}
+    checkpoint.save(output, params, info, overwrite=overwrite)
+    return f"wrote the checkpoint {output}"
+
+
+def revert(model: str, sources: Sequence[Path], output: Path, part: str = "") -> str:
+    """Writes a checkpoint of ours as the .pt file it once came from."""
+    if len(sources) != 1:
+        raise ValueError(f"--reverse takes one checkpoint, got {len(sources)} of --source")
+    if output.suffix not in (".pt", ".pth") or output.is_dir():
+        raise ValueError(f"--output={output} has to be a .pt or .pth file with --reverse")
+    info = checkpoint.read_info(sources[0])
+    if info.get("model", info.get("kind")) != model:
+        found = info.get("model", info.get("kind"))
+        raise ValueError(f"{sources[0]} is a checkpoint of {found!r}, not of {model!r}")
+    params = checkpoint.restore(sources[0], part=part)
+    torch_file.save_pt(output, CONVERTERS[model].revert(params, info))
+    return f"wrote {output}"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse(argv)
+    sources = [source.expanduser() for source in args.source]
+    output = args.output.expanduser()
+    try:
+        for source in sources:
+            if not args.reverse and not source.is_file():
+                raise ValueError(f"--source={source}: there is no such file")
+        check_output(output, args.overwrite)
+        if args.reverse:
+            print(revert(args.model, sources, output, args.part))
+        else:
+            print(convert(args.model, sources, output, args.overwrite))
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
