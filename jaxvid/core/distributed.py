@@ -1,0 +1,46 @@
+"""Starting a run on several hosts, and a compilation cache that outlives a process."""
+
+import os
+from pathlib import Path
+
+import jax
+
+SLURM = ("SLURM_JOB_ID", "SLURM_PROCID", "SLURM_NTASKS")
+
+
+def start(coordinator: str = "", processes: int = 0, index: int = -1) -> None:
+    """Joins the processes of a multi-host run; alone, does nothing.
+
+    Under `srun` with several tasks SLURM says who they are. Elsewhere give all three values, as
+    arguments or as JAXVID_COORDINATOR (host:port), JAXVID_PROCESSES and JAXVID_PROCESS_INDEX.
+    Tasks of a SLURM array are separate runs and are not joined.
+
+    Raises:
+      ValueError: some but not all of the three values are given.
+    """
+    coordinator = coordinator or os.environ.get("JAXVID_COORDINATOR", "")
+    processes = processes or int(os.environ.get("JAXVID_PROCESSES", 0))
+    if index < 0:
+        index = int(os.environ.get("JAXVID_PROCESS_INDEX", -1))
+    given = (bool(coordinator), processes > 0, index >= 0)
+    if any(given) and not all(given):
+        raise ValueError(
+            "a multi-host run needs coordinator, processes and process index; "
+            f"got {coordinator!r}, {processes}, {index}"
+        )
+    if all(given):
+        jax.distributed.initialize(coordinator, processes, index)
+    elif all(name in os.environ for name in SLURM) and int(os.environ["SLURM_NTASKS"]) > 1:
+        jax.distributed.initialize()
+
+
+def keep_compilations(folder: str | os.PathLike = "") -> Path:
+    """Keeps compiled programs in `folder` (default: $JAX_COMPILATION_CACHE_DIR or the user's cache).
+
+    A later run of the same program on the same hardware starts from there.
+    """
+    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "jaxvid" / "compiled"
+    folder = Path(folder or os.environ.get("JAX_COMPILATION_CACHE_DIR", default)).expanduser()
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    return folder

@@ -1,0 +1,423 @@
+"""A training run: data in, updates, logs, checkpoints, sample videos; resumes exactly."""
+
+import csv
+import dataclasses
+import functools
+import math
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tensorboardX import SummaryWriter
+
+from jaxvid.core import checkpoint, video
+from jaxvid.core.mesh import MeshConfig, make_mesh, replicated
+from jaxvid.data.batches import batches
+from jaxvid.data.sources import DataConfig, open_source
+from jaxvid.fdm import frames as frame_sets
+from jaxvid.fdm import timesteps, train
+from jaxvid.fdm.model import Model, initial_parameters, load_model, save_model
+from jaxvid.fdm.preview import preview_video
+from jaxvid.fdm.process import DiffusionConfig, make_process
+from jaxvid.fdm.unet import Frames, UNetConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Where a run keeps what it makes, and where it starts."""
+
+    output: str = ""
+    start_from: str = ""  # checkpoint of ours or upstream `.pt`, for the initial parameters
+    stop_after: float = 0.0  # minutes after which to save and end; 0: never
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """All settings of a run."""
+
+    network: UNetConfig
+    diffusion: DiffusionConfig
+    data: DataConfig
+    train: train.TrainConfig
+    run: RunConfig
+    mesh: MeshConfig = MeshConfig()
+
+    def __post_init__(self):
+        if not self.run.output:
+            raise ValueError("run.output is empty; name a folder for checkpoints and logs")
+        if Path(self.run.output).is_file():
+            raise ValueError(f"run.output={self.run.output} is a file; name a folder")
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.run.output).expanduser()
+
+    @property
+    def fingerprint(self) -> dict:
+        """What a resumed run must share with the one it continues."""
+        fields = {name: dataclasses.asdict(getattr(self, name)) for name in ("network", "diffusion")}
+        free = ("steps", "log_every", "save_every", "sample_every", "keep")
+        settings = dataclasses.asdict(self.train)
+        fields["train"] = {name: settings[name] for name in settings if name not in free}
+        fields["data"] = dataclasses.asdict(self.data) | {"cache_mb": 0, "root": ""}
+        return fields
+
+
+class Stopped(Exception):
+    """Training ended early, with a message for the user."""
+
+
+def run(setup: Setup) -> train.State:
+    """Trains until `train.steps`; continues the run found in `run.output`.
+
+    Raises:
+      ValueError: settings, data or the checkpoint to start from do not fit.
+      Stopped: the loss is no longer finite.
+    """
+    source = open_source(setup.data, "train")
+    if source.size != setup.network.image_size:
+        raise ValueError(
+            f"data size={source.size} is not the network's image_size={setup.network.image_size}"
+        )
+    setup.train.check_clip(source.frames)
+    mesh = make_mesh(setup.mesh)
+    parallel = mesh.shape["data"] * setup.train.microbatches
+    if setup.train.batch_size % parallel:
+        raise ValueError(
+            f"train.batch_size={setup.train.batch_size} is not a multiple of "
+            f"{mesh.shape['data']} devices x {setup.train.microbatches} microbatches"
+        )
+    print(source.describe(), flush=True)
+    state = start(setup, mesh)
+    with jax.set_mesh(mesh):
+        return _loop(setup, source, mesh, *state)
+
+
+def start(setup: Setup, mesh) -> tuple[train.State, timesteps.LossHistory]:
+    """The state to go on from: the latest checkpoint, a given model, or fresh parameters."""
+    everywhere = replicated(mesh)
+    process = make_process(setup.diffusion)
+    history = timesteps.empty_history(process.steps)
+    if setup.run.start_from:
+        model = load_model(setup.run.start_from)
+        if dataclasses.replace(model.network, **FREE) != dataclasses.replace(setup.network, **FREE):
+            raise ValueError(f"run.start_from={setup.run.start_from} holds another network")
+        params = model.params
+    else:
+        params = initial_parameters(setup.network, jax.random.key(setup.train.seed))
+    state = train.initial_state(setup.train, params)
+    if setup.run.start_from:
+        state = _upstream_state(setup, state)
+    state = jax.device_put(state, everywhere)
+    latest = checkpoint.latest_step(setup.folder / "checkpoints")
+    if latest is None:
+        return state, history
+    path = checkpoint.step_path(setup.folder / "checkpoints", latest)
+    _check_same(setup, checkpoint.read_info(path)["setup"])
+    like = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere), state
+    )
+    state, history = checkpoint.restore(path, (like, history))
+    print(f"resuming at update {latest}", flush=True)
+    return state, history
+
+
+FREE = {"remat": False, "dtype": "float32", "dropout": 0.0}  # may change between runs of a network
+
+
+def _upstream_state(setup: Setup, state: train.State) -> train.State:
+    """Adds the optimiser and EMAs that lie beside an upstream model file."""
+    from jaxvid.fdm.keys import companion_state
+
+    path = Path(setup.run.start_from)
+    return companion_state(path, setup.network, state) if path.suffix == ".pt" else state
+
+
+def _check_same(setup: Setup, found: Mapping) -> None:
+    wanted = setup.fingerprint
+    for section, fields in wanted.items():
+        for field, value in fields.items():
+            old = found[section].get(field)
+            old = tuple(old) if isinstance(old, list) else old
+            if old != value:
+                raise ValueError(
+                    f"{setup.folder} holds a run with {section}.{field}={old!r}, not {value!r}; "
+                    "use its settings or another run.output"
+                )
+
+
+class Feed:
+    """Batches of frame sets, a function of (seed, step): a resumed run reads the same."""
+
+    def __init__(self, setup: Setup, source, mesh, start: int):
+        index, count = jax.process_index(), jax.process_count()
+        self.config, self.mesh, self.frames = setup.train, mesh, source.frames
+        self.rows = range(index, self.config.batch_size, count)
+        read = functools.partial(
+            batches,
+            source,
+            self.config.batch_size,
+            seed=self.config.seed,
+            start_step=start,
+            process_index=index,
+            process_count=count,
+        )
+        self.videos = read()
+        self.others = read(stream=1) if self.config.pad_with_random_frames else None
+        self.process = make_process(setup.diffusion)
+
+    def __call__(self, step: int, history: timesteps.LossHistory) -> train.Batch:
+        """The batch of one update, on the devices, with a leading axis of microbatches."""
+        config = self.config
+        videos = next(self.videos)
+        others = videos if self.others is None else next(self.others)
+        sets = frame_sets.sample_frames(
+            config.seed,
+            step,
+            self.rows,
+            self.frames,
+            config.max_frames,
+            distribution=config.mask_distribution,
+            marginal=config.marginal_frames,
+            random_padding=config.pad_with_random_frames,
+            upstream_masks=config.padding_masks == "upstream",
+        )
+        if not config.pad_with_random_frames:
+            sets = _widened(sets, config.max_frames)
+        times, weights = self._timesteps(step, history)
+        real = None if config.pad_with_random_frames else _real(sets)
+        batch = train.Batch(
+            clean=frame_sets.gather(videos, others, sets),
+            frames=Frames(
+                sets.frame_indices,
+                sets.obs_mask,
+                sets.latent_mask,
+                sets.kinda_mask if config.marginal_frames else None,
+                real,
+            ),
+            timestep=times[list(self.rows)],
+            weight=weights[list(self.rows)],
+            noise=None,
+        )
+        return jax.tree.map(self._place, batch)
+
+    def _timesteps(self, step: int, history):
+        rng = np.random.default_rng([self.config.seed, step, 2])
+        if self.config.timestep_sampler == "uniform":
+            count = self.config.batch_size
+            return rng.integers(self.process.steps, size=count), np.ones(count, np.float32)
+        weights = timesteps.loss_weights(history)
+        return timesteps.sample_timesteps(rng, weights, self.config.batch_size)
+
+    def _place(self, array):
+        count = self.config.microbatches
+        array = array.reshape(count, len(array) // count, *array.shape[1:])
+        sharding = jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec(None, "data"))
+        return jax.make_array_from_process_local_data(sharding, array)
+
+
+def _real(sets: frame_sets.FrameSets):
+    return np.minimum(sets.obs_mask + sets.latent_mask + sets.kinda_mask, 1)
+
+
+def _widened(sets: frame_sets.FrameSets, size: int) -> frame_sets.FrameSets:
+    """Pads rows without random padding to a static size, so that all steps share a compilation."""
+    missing = size - sets.frame_indices.shape[1]
+    return type(sets)(*(np.pad(a, ((0, 0), (0, missing))) for a in sets))
+
+
+def _loop(setup: Setup, source, mesh, state: train.State, history) -> train.State:
+    config, process = setup.train, make_process(setup.diffusion)
+    done = int(state.step)
+    feed = Feed(setup, source, mesh, done)
+    key = jax.random.key(config.seed + 1)
+    step_function = jax.jit(
+        lambda state, batch: train.train_step(
+            config, setup.network, process, state, _floats(batch), key
+        ),
+        donate_argnums=0,
+    )
+    log = Log(setup, done) if jax.process_index() == 0 else None
+    stop = _StopSignal(setup.run.stop_after)
+    pending = []
+    batch = feed(done, history) if done < config.steps else None
+    while done < config.steps and not stop():
+        state, metrics = step_function(state, batch)
+        pending.append((batch.timestep, metrics))
+        done += 1
+        if config.timestep_sampler != "uniform":
+            history = timesteps.add_losses(
+                history, np.asarray(batch.timestep).ravel(), np.asarray(metrics["loss"])
+            )
+        if done < config.steps:
+            batch = feed(done, history)  # while the devices work
+        if done % config.log_every == 0 or done == config.steps:
+            _report(setup, log, done, pending, process.steps)
+            pending = []
+        if done % config.save_every == 0 and done < config.steps:
+            save(setup, state, history, done)
+        if log and config.sample_every and done % config.sample_every == 0:
+            log.sample(setup, state, done)
+    _report(setup, log, done, pending, process.steps)
+    save(setup, state, history, done)
+    if log:
+        log.close()
+    print(f"{'stopped' if done < config.steps else 'finished'} at update {done}", flush=True)
+    return state
+
+
+def _floats(batch: train.Batch) -> train.Batch:
+    return batch._replace(clean=batch.clean.astype(jnp.float32) / 127.5 - 1)
+
+
+def save(setup: Setup, state: train.State, history, step: int) -> None:
+    """Writes the checkpoint to resume from, and each EMA as a model to sample from."""
+    info = {"setup": setup.fingerprint}
+    folder = setup.folder
+    checkpoint.save_step(folder / "checkpoints", step, (state, history), info, setup.train.keep)
+    arguments = upstream_arguments(setup)
+    for rate, params in state.ema.items():
+        model = Model(setup.network, setup.diffusion, params, arguments, step)
+        save_model(folder / f"ema_{rate}", model, overwrite=True)
+
+
+def upstream_arguments(setup: Setup) -> dict:
+    """The settings in the names of upstream's training arguments."""
+    network, diffusion, config = setup.network, setup.diffusion, setup.train
+    size = network.image_size
+    return {
+        "dataset": setup.data.name,
+        "T": setup.data.frames or -1,
+        "max_frames": config.max_frames,
+        "image_size": size,
+        "num_channels": network.channels,
+        "num_res_blocks": network.res_blocks,
+        "num_heads": network.heads,
+        "num_heads_upsample": network.heads_up,
+        "attention_resolutions": ",".join(str(size // n) for n in network.attention_at),
+        "dropout": network.dropout,
+        "use_scale_shift_norm": network.scale_shift_norm,
+        "use_rpe_net": network.positions == "network",
+        "learn_sigma": diffusion.variance == "learned_range",
+        "sigma_small": diffusion.variance == "fixed_small",
+        "diffusion_steps": diffusion.steps,
+        "noise_schedule": diffusion.schedule,
+        "timestep_respacing": "",
+        "use_kl": diffusion.loss == "kl",
+        "predict_xstart": diffusion.predict == "clean",
+        "rescale_timesteps": diffusion.rescale_timesteps,
+        "lr": config.lr,
+        "batch_size": config.batch_size,
+        "ema_rate": ",".join(map(str, config.ema_rates)),
+        "weight_decay": config.weight_decay,
+        "lr_anneal_steps": config.lr_anneal_steps,
+        "pad_with_random_frames": config.pad_with_random_frames,
+        "mask_distribution": config.mask_distribution,
+    }
+
+
+def _report(setup, log, step: int, pending, timestep_count: int) -> None:
+    """Means since the last report to screen, CSV and TensorBoard; stops on NaN."""
+    if not pending:
+        return
+    values = {}
+    for times, metrics in jax.tree.map(_local, pending):
+        quartile = 4 * times.ravel() // timestep_count
+        for name, numbers in metrics.items():
+            values.setdefault(name, []).append(numbers.mean())
+            for q in np.unique(quartile) if numbers.ndim else ():
+                values.setdefault(f"{name}_q{q}", []).append(numbers[quartile == q].mean())
+    means = {name: float(np.mean(numbers)) for name, numbers in values.items()}
+    if not (math.isfinite(means["loss"]) and math.isfinite(means["grad_norm"])):
+        latest = checkpoint.latest_step(setup.folder / "checkpoints")
+        raise Stopped(
+            f"loss={means['loss']} grad_norm={means['grad_norm']} near update {step}; nothing was "
+            f"saved since update {latest}. Lower train.lr={setup.train.lr}, or check the data"
+        )
+    if log:
+        log.write(step, means)
+
+
+def _local(a) -> np.ndarray:
+    """The array, or this process's part of it."""
+    if a.is_fully_addressable:
+        return np.asarray(a)
+    return np.concatenate([shard.data.ravel() for shard in a.addressable_shards])
+
+
+class Log:
+    """CSV, TensorBoard, one line on the screen, and sample videos."""
+
+    def __init__(self, setup: Setup, start: int):
+        self.folder = setup.folder
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.path = self.folder / "log.csv"
+        self.rows = _rows_until(self.path, start)
+        self.board = SummaryWriter(str(self.folder / "tensorboard"))
+        self.batch_size = setup.train.batch_size
+        self.steps = setup.train.steps
+        self.since = (start, time.perf_counter())
+
+    def write(self, step: int, means: dict) -> None:
+        before, then = self.since
+        self.since = (step, time.perf_counter())
+        seconds = (self.since[1] - then) / max(step - before, 1)
+        row = {"step": step, "samples": step * self.batch_size, "seconds_per_step": seconds}
+        self.rows.append(row | means)
+        for name, value in (row | means).items():
+            self.board.add_scalar(name, value, step)
+        _write_csv(self.path, self.rows)
+        print(
+            f"update {step}/{self.steps}  loss {means['loss']:.4f}  grad {means['grad_norm']:.3f}"
+            f"  {seconds:.2f} s/update",
+            flush=True,
+        )
+
+    def sample(self, setup: Setup, state: train.State, step: int) -> None:
+        """Completes two test clips with the first EMA and writes them as a GIF."""
+        params = next(iter(state.ema.values()))
+        clip = preview_video(setup, params)
+        path = self.folder / "samples" / f"step_{step:08d}.gif"
+        with video.VideoWriter(path, fps=4) as writer:
+            writer.write(clip)
+
+    def close(self):
+        self.board.close()
+
+
+def _rows_until(path: Path, step: int) -> list[dict]:
+    """Rows logged up to an update; later ones belong to work that a resumed run repeats."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+
+
+def _write_csv(path: Path, rows: list[dict]) -> None:
+    from jaxvid.core.files import atomic_path
+
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+class _StopSignal:
+    """True once SIGTERM or SIGUSR1 came (a SLURM time limit) or the time is over."""
+
+    def __init__(self, minutes: float):
+        self.asked = False
+        self.end = time.monotonic() + 60 * minutes if minutes else math.inf
+        for name in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(name, self._ask)
+
+    def _ask(self, *_):
+        self.asked = True
+
+    def __call__(self) -> bool:
+        return self.asked or time.monotonic() > self.end

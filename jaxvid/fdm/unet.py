@@ -1,0 +1,423 @@
+"""FDM's video UNet: convolutions over each frame, attention over frames and over pixels.
+
+Both upstream generations are this network with other switches (Harvey et al., arXiv:2205.11495,
+section 4; `improved_diffusion/unet.py` and `rpe.py`). What depends only on diffusion time and
+frame indices lives in `Conditioner` (see conditioning.py), so that a sampler computes it once per
+call instead of at every evaluation.
+"""
+
+import dataclasses
+from typing import Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from einops import rearrange, repeat
+
+from jaxvid.core.attention import attention
+
+GROUPS = 32
+MULTIPLIERS = {256: (1, 1, 2, 2, 4, 4), 128: (1, 1, 2, 3, 4), 64: (1, 2, 3, 4), 32: (1, 2, 2, 2)}
+
+
+@dataclasses.dataclass(frozen=True)
+class UNetConfig:
+    """Shape and switches of the network; the defaults are the refactored generation at 64 px."""
+
+    image_size: int = 64
+    channels: int = 128  # of the first level, a multiple of 32
+    channel_mult: tuple[int, ...] = ()  # width of each level; () is upstream's choice for the size
+    res_blocks: int = 1  # per level
+    attention_at: tuple[int, ...] = (4, 8)  # downsampling factors that have attention
+    heads: int = 4
+    heads_up: int = -1  # heads of the output blocks, -1 as `heads`
+    dropout: float = 0.0
+    scale_shift_norm: bool = True
+    image_channels: int = 3
+    out_channels: int = 3  # 6 with learned variance
+    indicator: Literal["observed", "observed+marginal", "duplicate", "timestep"] = "observed"
+    positions: Literal["network", "table"] = "network"
+    buckets: tuple[int, ...] = ()  # alpha, beta, gamma of the position table
+    spatial_encoding: bool = False
+    frame_encoding: bool = False
+    centre_frames: bool = False  # subtract the mean index before the frame encoding
+    train_frames: int = 0  # length of the training videos, period of the frame encoding
+    padding_attends: bool = True  # padding frames attend to each other, not only to themselves
+    remat: bool = False
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the convolutions and products
+
+    def __post_init__(self):
+        if not self.channel_mult and self.image_size not in MULTIPLIERS:
+            raise ValueError(
+                f"image_size={self.image_size} has no standard channel_mult; "
+                f"use one of {sorted(MULTIPLIERS)} or set channel_mult"
+            )
+        if self.channels % GROUPS:
+            raise ValueError(f"channels={self.channels} is not a multiple of {GROUPS}")
+        if self.image_size % 2 ** (len(self.mult) - 1):
+            raise ValueError(
+                f"image_size={self.image_size} cannot be halved {len(self.mult) - 1} times"
+            )
+        for heads in (self.heads, self.heads_out):
+            if self.channels % heads:
+                raise ValueError(f"channels={self.channels} is not a multiple of heads={heads}")
+        if self.positions == "table" and len(self.buckets) != 3:
+            raise ValueError(f"buckets={self.buckets}: positions='table' needs alpha, beta, gamma")
+
+    @property
+    def mult(self) -> tuple[int, ...]:
+        return self.channel_mult or MULTIPLIERS[self.image_size]
+
+    @property
+    def heads_out(self) -> int:
+        return self.heads if self.heads_up == -1 else self.heads_up
+
+    @property
+    def in_channels(self) -> int:
+        extra = {"observed": 1, "observed+marginal": 2, "duplicate": self.image_channels}
+        return self.image_channels + extra.get(self.indicator, 0)
+
+
+class Frames(NamedTuple):
+    """The frames of one call; masks are float (b, t) of 0 and 1.
+
+    A frame with no mask set is padding as FDM's training uses it: it forms an attention group of
+    its own and takes part in the temporal normalisation. A frame with `real` 0 does not exist: it
+    only fills a static shape and changes no other frame.
+    """
+
+    indices: jax.Array  # (b, t) positions in the whole video
+    observed: jax.Array
+    latent: jax.Array
+    marginal: jax.Array | None = None  # fed without content ("kinda-marginal", paper generation)
+    real: jax.Array | None = None
+
+    @property
+    def used(self) -> jax.Array:
+        """(b, t) 1 where the frame is observed, latent or marginal."""
+        extra = 0 if self.marginal is None else self.marginal
+        return jnp.minimum(self.observed + self.latent + extra, 1)
+
+
+class Block(NamedTuple):
+    """One block of the network; its name is upstream's key with underscores."""
+
+    name: str
+    kind: str  # conv, res, attention, down, up
+    channels: int
+    heads: int = 0
+
+
+def layout(config: UNetConfig) -> tuple[list[list[Block]], list[list[Block]], list[list[Block]]]:
+    """Input, middle and output stages; a skip connection leaves each input stage."""
+    inputs = [[Block("input_blocks_0_0", "conv", config.channels)]]
+    factor = 1
+    for level, mult in enumerate(config.mult):
+        channels = mult * config.channels
+        for _ in range(config.res_blocks):
+            inputs.append(_stage("input_blocks", inputs, channels, factor, config, config.heads))
+        if level < len(config.mult) - 1:
+            inputs.append([Block(f"input_blocks_{len(inputs)}_0", "down", channels)])
+            factor *= 2
+    middle = [
+        [
+            Block("middle_block_0", "res", channels),
+            Block("middle_block_1", "attention", channels, config.heads),
+            Block("middle_block_2", "res", channels),
+        ]
+    ]
+    outputs = []
+    for level in reversed(range(len(config.mult))):
+        channels = config.mult[level] * config.channels
+        for j in range(config.res_blocks + 1):
+            stage = _stage("output_blocks", outputs, channels, factor, config, config.heads_out)
+            if level and j == config.res_blocks:
+                stage.append(Block(f"output_blocks_{len(outputs)}_{len(stage)}", "up", channels))
+                factor //= 2
+            outputs.append(stage)
+    return inputs, middle, outputs
+
+
+def _stage(side, stages, channels, factor, config, heads) -> list[Block]:
+    name = f"{side}_{len(stages)}"
+    stage = [Block(f"{name}_0", "res", channels)]
+    if factor in config.attention_at:
+        stage.append(Block(f"{name}_1", "attention", channels, heads))
+    return stage
+
+
+def encoding_block(config: UNetConfig) -> tuple[int, int, int]:
+    """Where positional encodings are added: input stage, channels, side in pixels."""
+    inputs, _, _ = layout(config)
+    index, channels, side = 0, config.channels, config.image_size
+    for stage in inputs:
+        if any(block.kind == "attention" for block in stage):
+            break
+        index += 1
+        channels = stage[-1].channels
+        side //= 2 if stage[-1].kind == "down" else 1
+    return index - 1, channels, side
+
+
+def network_input(x, x0, frames: Frames, indicator: str):
+    """The input of the first convolution: noisy and clean frames and what tells them apart.
+
+    x, x0: (b, t, h, w, c) noisy and clean frames; returns (b, t, h, w, c + extra).
+    """
+
+    def wide(mask):
+        return rearrange(mask, "b t -> b t 1 1 1").astype(x.dtype)
+
+    observed, latent, used = wide(frames.observed), wide(frames.latent), wide(frames.used)
+    plane = jnp.ones_like(x[..., :1])
+    if indicator == "observed":
+        return jnp.concatenate([x * (1 - observed) + x0 * observed, plane * observed], -1)
+    if indicator == "observed+marginal":
+        marginal = jnp.zeros_like(observed) if frames.marginal is None else wide(frames.marginal)
+        mixed = x * latent + x0 * observed + x * (1 - used)
+        return jnp.concatenate([mixed, plane * observed, plane * marginal], -1)
+    if indicator == "duplicate":
+        return jnp.concatenate([x * latent + x * (1 - used), x0 * observed], -1)
+    return x  # "timestep": the conditioning alone marks observed frames
+
+
+class GroupNorm(nn.Module):
+    """GroupNorm(32, eps 1e-5) in float32 over each frame's pixels, or over the frames.
+
+    `over="time"` pools a pixel's channels over all real frames of the call.
+    """
+
+    over: Literal["space", "time"] = "space"
+
+    @nn.compact
+    def __call__(self, x, real=None):
+        """x: (b, t, h, w, c); real: (b, t) or None; returns the same shape and dtype."""
+        channels = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (channels,))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        y = rearrange(x.astype(jnp.float32), "b t h w (g c) -> b t h w g c", g=GROUPS)
+        axes = (2, 3, 5) if self.over == "space" else (1, 5)
+        weight = None
+        if self.over == "time" and real is not None:
+            weight = rearrange(real, "b t -> b t 1 1 1 1") > 0
+        mean = jnp.mean(y, axes, keepdims=True, where=weight)
+        variance = jnp.mean(jnp.square(y - mean), axes, keepdims=True, where=weight)
+        y = rearrange((y - mean) * jax.lax.rsqrt(variance + 1e-5), "b t h w g c -> b t h w (g c)")
+        return (y * scale + bias).astype(x.dtype)
+
+
+def conv3x3(x, features: int, name: str, dtype="float32", stride: int = 1, zero: bool = False):
+    """A 3x3 convolution with PyTorch's padding of one pixel on all sides, and its initial weights."""
+    kernel, bias = initial(9 * x.shape[-1], zero)
+    return nn.Conv(
+        features,
+        (3, 3),
+        stride,
+        padding=1,
+        dtype=dtype,
+        kernel_init=kernel,
+        bias_init=bias,
+        name=name,
+    )(x)
+
+
+def linear(x, features: int, name: str, dtype="float32", zero: bool = False):
+    """A linear layer with PyTorch's initial weights."""
+    kernel, bias = initial(x.shape[-1], zero)
+    return nn.Dense(features, dtype=dtype, kernel_init=kernel, bias_init=bias, name=name)(x)
+
+
+def initial(fan_in: int, zero: bool):
+    """Initialisers of weights and biases: zero, or PyTorch's uniform within 1 / sqrt(fan in)."""
+    if zero:
+        return nn.initializers.zeros, nn.initializers.zeros
+
+    def uniform(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -(fan_in**-0.5), fan_in**-0.5)
+
+    return uniform, uniform
+
+
+class ResBlock(nn.Module):
+    """Two convolutions modulated by the diffusion time, and a residual."""
+
+    channels: int
+    config: UNetConfig
+
+    @nn.compact
+    def __call__(self, x, time, deterministic=True):
+        """x: (b, t, h, w, c_in); time: (b or 1, t or 1, 2c or c) from the conditioner."""
+        config = self.config
+        time = rearrange(time, "b t c -> b t 1 1 c").astype(x.dtype)
+        h = nn.silu(GroupNorm(name="in_norm")(x))
+        h = conv3x3(h, self.channels, "in_conv", config.dtype)
+        if config.scale_shift_norm:
+            scale, shift = jnp.split(time, 2, axis=-1)
+            h = GroupNorm(name="out_norm")(h) * (1 + scale) + shift
+        else:
+            h = GroupNorm(name="out_norm")(h + time)
+        h = nn.Dropout(config.dropout)(nn.silu(h), deterministic=deterministic)
+        h = conv3x3(h, self.channels, "out_conv", config.dtype, zero=True)
+        if x.shape[-1] != self.channels:
+            x = linear(x, self.channels, "skip", config.dtype)
+        return x + h
+
+
+class RelativePositions(NamedTuple):
+    """Position terms of one temporal attention, (b or 1, t, u, k, d); row t looks at column u."""
+
+    query: jax.Array
+    key: jax.Array
+    value: jax.Array
+
+
+class TemporalAttention(nn.Module):
+    """Attention of each pixel over the frames, with relative positions.
+
+    The residual is taken from the normalised input, as upstream does.
+    """
+
+    heads: int
+    config: UNetConfig
+
+    @nn.compact
+    def __call__(self, x, positions: RelativePositions, allowed, real=None):
+        """x: (b, t, h, w, c); allowed: (b, t, u) bool; real: (b, t) or None."""
+        b, t, height, width, c = x.shape
+        x = GroupNorm("time", name="norm")(x, real)
+        q, k, v = split_heads(linear(x, 3 * c, "qkv", self.config.dtype), self.heads)
+        # Videos that share their position terms are folded into the pixels they apply to.
+        shared = positions.query.shape[0]
+        fold = "(g b) t h w k d -> g (b h w) t k d"
+        q, k, v = (rearrange(a, fold, g=shared) for a in (q, k, v))
+        scale = (c // self.heads) ** -0.5
+        q = q * scale
+        rpe = RelativePositions(*(a.astype(q.dtype) for a in positions))
+        logits = jnp.einsum("gntkd,gnukd->gnktu", q, k)
+        logits += jnp.einsum("gntkd,gtukd->gnktu", q, rpe.key)
+        logits += jnp.einsum("gnukd,gutkd->gnktu", k * scale, rpe.query)
+        split = "g (b n) k t u -> (g b) n k t u"
+        logits = rearrange(logits.astype(jnp.float32), split, b=b // shared)
+        weights = jax.nn.softmax(jnp.where(allowed[:, None, None], logits, -jnp.inf))
+        self.sow("intermediates", "weights", weights)
+        weights = rearrange(weights, "(g b) n k t u -> g (b n) k t u", g=shared).astype(q.dtype)
+        out = jnp.einsum("gnktu,gnukd->gntkd", weights, v)
+        out += jnp.einsum("gnktu,gtukd->gntkd", weights, rpe.value)
+        out = rearrange(out, "g (b h w) t k d -> (g b) t h w (k d)", h=height, w=width)
+        return x + linear(out, c, "proj_out", self.config.dtype, zero=True)
+
+
+class SpatialAttention(nn.Module):
+    """Attention of each frame over its pixels; the residual is the normalised input."""
+
+    heads: int
+    config: UNetConfig
+
+    @nn.compact
+    def __call__(self, x):
+        """x: (b, t, h, w, c)"""
+        b, t, height, width, c = x.shape
+        x = GroupNorm(name="norm")(x)
+        q, k, v = split_heads(linear(x, 3 * c, "qkv", self.config.dtype), self.heads)
+        q, k, v = (rearrange(a, "b t h w k d -> (b t) (h w) k d") for a in (q, k, v))
+        out = attention(q, k, v)
+        out = rearrange(out, "(b t) (h w) k d -> b t h w (k d)", b=b, h=height)
+        return x + linear(out, c, "proj_out", self.config.dtype, zero=True)
+
+
+def split_heads(qkv, heads: int):
+    """(..., 3 * k * d) to queries, keys and values (..., k, d)."""
+    return rearrange(qkv, "... (three k d) -> three ... k d", three=3, k=heads)
+
+
+class AttentionBlock(nn.Module):
+    """Temporal, then spatial attention."""
+
+    heads: int
+    config: UNetConfig
+
+    @nn.compact
+    def __call__(self, x, positions, allowed, real=None):
+        x = TemporalAttention(self.heads, self.config, name="temporal")(
+            x, positions, allowed, real
+        )
+        return SpatialAttention(self.heads, self.config, name="spatial")(x)
+
+
+def allowed_pairs(frames: Frames, padding_attends: bool):
+    """(b, t, u) True where frame t may attend to frame u: used frames among themselves."""
+    used = frames.used
+    pairs = used[:, :, None] * used[:, None, :]
+    itself = jnp.eye(used.shape[1], dtype=bool)
+    if padding_attends:
+        pairs = pairs + (1 - used)[:, :, None] * (1 - used)[:, None, :]
+    pairs = (pairs > 0) | itself
+    if frames.real is not None:
+        exists = frames.real > 0
+        pairs = (pairs & exists[:, :, None] & exists[:, None, :]) | itself
+    return pairs
+
+
+class UNet(nn.Module):
+    """Predicts the noise (or the clean frames) from noisy ones."""
+
+    config: UNetConfig
+
+    @nn.compact
+    def __call__(self, x, x0, frames: Frames, conditioning, deterministic=True):
+        """Maps noisy frames to the prediction.
+
+        Args:
+          x: (b, t, h, w, c) noisy frames.
+          x0: (b, t, h, w, c) clean frames, used where observed.
+          frames: masks and indices.
+          conditioning: output of `Conditioner` for the same frames.
+          deterministic: False draws dropout from the "dropout" key.
+        Returns:
+          (b, t, h, w, out_channels) float32.
+        """
+        config = self.config
+        inputs, middle, outputs = layout(config)
+        allowed = allowed_pairs(frames, config.padding_attends)
+        res, attend = ResBlock, AttentionBlock
+        if config.remat:
+            res = nn.remat(ResBlock, static_argnums=(3,))
+            attend = nn.remat(AttentionBlock)
+
+        def run(h, stage):
+            for block in stage:
+                if block.kind == "conv":
+                    h = conv3x3(h, block.channels, block.name, config.dtype)
+                elif block.kind == "res":
+                    time = conditioning[block.name]
+                    h = res(block.channels, config, name=block.name)(h, time, deterministic)
+                elif block.kind == "attention":
+                    positions = conditioning[block.name]
+                    h = attend(block.heads, config, name=block.name)(
+                        h, positions, allowed, frames.real
+                    )
+                elif block.kind == "down":
+                    h = conv3x3(h, block.channels, block.name, config.dtype, stride=2)
+                else:
+                    h = repeat(h, "b t h w c -> b t (h up) (w left) c", up=2, left=2)
+                    h = conv3x3(h, block.channels, block.name, config.dtype)
+            return h
+
+        h = network_input(x, x0, frames, config.indicator).astype(config.dtype)
+        encode_after, channels, side = encoding_block(config)
+        skips = []
+        for index, stage in enumerate(inputs):
+            h = run(h, stage)
+            skips.append(h)  # before the encodings: the skip does not contain them
+            if index == encode_after and config.spatial_encoding:
+                normal = nn.initializers.normal(1.0)
+                h = h + self.param("spatial_encoding", normal, (side, side, channels)).astype(h.dtype)
+            if index == encode_after and config.frame_encoding:
+                encoding = conditioning["frame_encoding"]
+                h = h + rearrange(encoding, "b t c -> b t 1 1 c").astype(h.dtype)
+        h = run(h, middle[0])
+        for stage in outputs:
+            h = run(jnp.concatenate([h, skips.pop()], -1), stage)
+        h = nn.silu(GroupNorm(name="out_norm")(h))
+        h = conv3x3(h, config.out_channels, "out_conv", config.dtype, zero=True)
+        return h.astype(jnp.float32)
