@@ -6,7 +6,6 @@ where its numbers are looked at. `save_pt` is the way back.
 """
 
 import os
-import tarfile
 from pathlib import Path
 
 from jaxvid.core.safetensors_file import read_json, read_safetensors
@@ -68,13 +67,13 @@ def _load(path: Path):
         start = file.read(512)
     if start.startswith(b"PK"):
         return read_zip(path)
-    raise TorchFileError(_what_else(path, start))
+    raise TorchFileError(_what_else(start))
 
 
-def _what_else(path: Path, start: bytes) -> str:
+def _what_else(start: bytes) -> str:
     if start.startswith(LEGACY):
         return f"it has the old format of torch < 1.6, which is not read: {SAVE_AGAIN}"
-    if start[257:262] == b"ustar" or tarfile.is_tarfile(path):
+    if start[257:262] == b"ustar":
         return f"it has the tar format of torch < 0.4, which is not read: {SAVE_AGAIN}"
     for magic, what in OTHERS.items():
         if start.startswith(magic):

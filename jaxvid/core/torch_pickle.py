@@ -119,7 +119,7 @@ class _Machine:
     def do_empty_dict(self):
         self.stack.append({})
 
-    def do_emptyset_of(self):
+    def do_empty_set(self):
         self.stack.append(set())
 
     def do_list(self):

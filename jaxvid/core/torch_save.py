@@ -93,7 +93,8 @@ class _Emitter:
         raise ValueError(f"a {type(value).__name__} cannot be written to a .pt file")
 
     def tensor(self, array: np.ndarray) -> bytes:
-        array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        if array.dtype.byteorder == ">":
+            array = array.astype(array.dtype.newbyteorder("<"))
         if array.dtype not in TORCH_DTYPES:
             raise ValueError(f"torch has no tensors of type {array.dtype}")
         typed = TORCH_STORAGES.get(array.dtype)

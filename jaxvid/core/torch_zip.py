@@ -62,17 +62,12 @@ def _entries(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     for entry in archive.infolist():
         if entry.filename in entries:
             raise TorchFileError(f"its archive has two entries {entry.filename[:100]!r}")
-        if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
-            raise TorchFileError(
-                f"its entry {entry.filename[:100]!r} is compressed or encrypted, which torch.save "
-                "never does: load and save it again with torch"
-            )
         entries[entry.filename] = entry
     return entries
 
 
 def _root(entries: dict) -> str:
-    """The one folder of the archive, which holds data.pkl."""
+    """The one folder of the archive, which holds data.pkl; refuses what torch.save never makes."""
     roots = [
         name.split("/")[0]
         for name in entries
@@ -85,6 +80,12 @@ def _root(entries: dict) -> str:
             "it is a TorchScript program, not tensors: in torch, load it with torch.jit.load and "
             "torch.save its state_dict()"
         )
+    for entry in entries.values():
+        if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
+            raise TorchFileError(
+                f"its entry {entry.filename[:100]!r} is compressed or encrypted, which torch.save "
+                "never does: load and save it again with torch"
+            )
     return roots[0]
 
 
@@ -173,7 +174,8 @@ def _view(values: np.ndarray, offset, size, stride, metadata) -> np.ndarray:
     if math.prod(size) > max(len(values), MAX_EXPANDED):
         raise TorchFileError(f"{where}: it repeats its storage too often")
     strides = tuple(step * values.itemsize for step in stride)
-    return np.lib.stride_tricks.as_strided(values[offset:], size, strides, writeable=False)
+    start = offset * values.itemsize
+    return np.ndarray(size, values.dtype, values.view(np.uint8), start, strides)
 
 
 def _parameter(tensor, requires_grad=True, hooks=None, state=None):
