@@ -45,7 +45,8 @@ def legacy_grid(length: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndar
 @jax.jit
 def clip_logits(params, clips):
     """clips: (b, t, h, w, 3) uint8; returns the I3D logits (b, s, 400)."""
-    return I3D().apply({"params": params}, resize_legacy(clips) * 2 / 255 - 1)
+    with jax.default_matmul_precision("highest"):  # no TF32: figures must not depend on the device
+        return I3D().apply({"params": params}, resize_legacy(clips) * 2 / 255 - 1)
 
 
 def features(params, clips: np.ndarray, window: int = WINDOW, logits=clip_logits) -> np.ndarray:

@@ -93,12 +93,17 @@ def max_pool(x, window: int):
     return nn.max_pool(x, (window, window), strides=(2, 2))
 
 
+def layers_of(params, images, net: str) -> list[Layer]:
+    """The five layers in full float32, also on devices that would round products to TF32."""
+    with jax.default_matmul_precision("highest"):
+        return Lpips(net).apply({"params": params}, images)
+
+
 @functools.partial(jax.jit, static_argnames="net")
 def distance(params, a, b, net: str = "alex"):
     """LPIPS of image pairs. a, b: (b, h, w, 3) in [-1, 1]; returns (b,)."""
-    layers = Lpips(net).apply({"params": params}, jnp.concatenate([a, b]))
     total = 0.0
-    for layer in layers:
+    for layer in layers_of(params, jnp.concatenate([a, b]), net):
         of_a, of_b = jnp.split(layer.features, 2)
         total += jnp.mean(jnp.square(of_a - of_b) @ layer.weight, axis=(1, 2))
     return total
@@ -111,7 +116,7 @@ def embed(params, images, net: str = "alex"):
     images: (b, h, w, 3) in [-1, 1]; returns (b, c) float32 (31872 wide for AlexNet at 64x64).
     """
     parts = []
-    for features, weight in Lpips(net).apply({"params": params}, images):
+    for features, weight in layers_of(params, images, net):
         pixels = features.shape[1] * features.shape[2]
         scaled = features * jnp.sqrt(weight / pixels)
         parts.append(rearrange(scaled, "b h w c -> b (c h w)"))
