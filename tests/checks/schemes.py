@@ -1,5 +1,7 @@
 """Goldens of frame schedules: tables, adaptive choices, optimal observations."""
 
+import itertools
+
 import numpy as np
 
 from jaxvid.fdm import optimal
@@ -76,12 +78,28 @@ def adaptive_indices(case):
     for row in case.json("tables.json"):
         settings = [row[k] for k in ("scheme", "T", "num_obs", "max_frames", "step_size")]
         embedded = case.io[row["embeddings"].split()[0]]
-        for upstream in (True, False):
-            for embed in (embedded, lambda frames, e=embedded: e[:, frames]):
-                steps = make_scheme(*settings, embed=embed, upstream=upstream)
-                batch = len(embedded)
-                actual = [[s.rows(batch), [s.latent] * batch] for s in steps]
-                assert actual == row["steps"], settings
+        wanted = row.get("steps", row.get("steps_before_error"))
+        assert adaptive_table(settings, embedded, True, len(wanted)) == wanted, settings
+        if "error" in row:
+            continue
+        try:
+            table = adaptive_table(settings, embedded, False)
+        except ValueError:
+            assert not is_sound_for_first(settings, wanted), settings
+            continue
+        assert table == wanted or not is_sound_for_first(settings, wanted), settings
+
+
+def adaptive_table(settings, embedded, upstream, count=None):
+    """The first `count` steps with indices for each video, as the golden writes them."""
+    embed = embedded if upstream else lambda frames: embedded[:, frames]
+    steps = make_scheme(*settings, embed=embed, upstream=upstream)
+    batch = len(embedded)
+    return [[s.rows(batch), [s.latent] * batch] for s in itertools.islice(steps, count)]
+
+
+def is_sound_for_first(settings, steps):
+    return is_sound(settings, [[observed[0], latent[0]] for observed, latent in steps])
 
 
 def optimal_schedule(case):
