@@ -167,6 +167,9 @@ def test_adaptive_scheme_embeds_each_frame_once():
     assert is_adaptive("adaptive-autoreg+refine") and not is_adaptive("autoreg")
 
 
+BASES = ("autoreg", "hierarchy-2", "adaptive-autoreg", "goal-directed-mixed")
+
+
 @pytest.mark.parametrize("base", BASES)
 def test_refinement_visits_every_frame_again(base):
     plain = validate(base, **SETTINGS)

@@ -21,7 +21,7 @@ from jaxvid.fdm import optimal
 SCHEMES: dict[str, type["Scheme"]] = {}
 
 
-class NoTermination(ValueError):
+class NoTermination(ValueError):  # noqa: N818  the goldens' name
     """A scheme that would never finish."""
 
 
@@ -75,11 +75,11 @@ class Scheme:
         )
 
     @property
-    def _max_T(self):
+    def _max_T(self):  # noqa: N802
         return self._max_frames
 
     @_max_T.setter
-    def _max_T(self, value):
+    def _max_T(self, value):  # noqa: N802
         self._max_frames = value
 
     @property
