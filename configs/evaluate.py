@@ -13,7 +13,7 @@ def get_config() -> ConfigDict:
         eval_dir="",  # required; --eval_dir
         dataset="",  # name of the ground truth; "" = the one in model_config.json
         partition="test",
-        modes=("all",),  # psnr, ssim, lpips, fvd; all; elbo
+        modes=("all",),  # psnr, ssim, lpips, fvd (all four: all); rooms; elbo
         obs_length=36,  # observed frames, left out by all metrics but fvd
         T=None,  # frames to evaluate; None = all of the samples
         num_samples=None,  # samples per video; None = as many as the first video has

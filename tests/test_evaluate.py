@@ -9,7 +9,7 @@ import pytest
 from metric_weights import random_params
 
 from jaxvid.core import checkpoint
-from jaxvid.metrics import command, fvd, images, pixels, results, weights
+from jaxvid.metrics import command, fvd, images, pixels, results, rooms, weights
 from jaxvid.metrics.keys import lpips_shapes
 from jaxvid.metrics.samples import find_samples
 
@@ -271,6 +271,7 @@ def hostile_pickle(eval_dir):
         (None, ["--config.metrics.lpips_weights=/nowhere"], "scripts/convert.py --model=lpips"),
         (None, ["--config.data.size=64"], "32x32"),
         (None, ["--config.metrics.fvd_window=64"], "window=64 is too short"),
+        (None, ["--modes", "rooms"], "64x64 GQN-Mazes frames, got 32x32"),
         (None, ["--frames=3"], "unrecognized arguments: --frames=3"),
     ],
 )
@@ -321,6 +322,15 @@ def test_elbo_files_give_bits_per_dimension(evaluate, eval_dir):
     report = json.loads((eval_dir / "elbo_2-12.json").read_text())
     assert report["videos"] == {"0": 2.0, "1": 4.0}  # 8 frames are predicted
     assert report["summary"]["elbo"] == {"mean": 3.0, "error": 1.0}
+
+
+def test_rooms_are_counted(evaluate, eval_dir, truth, monkeypatch):
+    monkeypatch.setattr(rooms, "check_size", lambda *_: None)
+    code, output = evaluate("--modes", "rooms")
+    assert code == 0 and "rooms (share)" in output
+    values, report = stored(eval_dir)
+    assert values["rooms"].tolist() == [1, 1]  # noise is never green enough for a hallway
+    assert report["protocol"]["rooms"]["first_frame"] == OBSERVED
 
 
 def test_infinite_psnr_is_valid_json(evaluate, eval_dir, truth):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from metric_weights import random_params
 
-from jaxvid.metrics import frechet, fvd, images, lpips, pixels, summary
+from jaxvid.metrics import frechet, fvd, images, lpips, pixels, rooms, summary
 from jaxvid.metrics.i3d import I3D
 
 
@@ -201,3 +201,37 @@ def test_summary_takes_the_good_direction():
 def test_error_of_the_mean_divides_by_n_minus_1():
     assert summary.mean_and_error([1.0, 3.0]) == {"mean": 2.0, "error": 1.0}
     assert summary.mean_and_error([5.0]) == {"mean": 5.0, "error": None}
+
+
+def walk(*inside):
+    """Frames of 64x64, all green (in a hallway) where `inside`, each state 12 frames long."""
+    frames = np.full((12 * len(inside), 64, 64, 3), 120, np.uint8)
+    frames[np.repeat(inside, 12)] = (10, 200, 20)
+    return frames
+
+
+@pytest.mark.parametrize(
+    "inside, expected",
+    [
+        ((False, False), (True, False, 0)),
+        ((False, True), (False, True, 0)),
+        ((False, True, False), (False, False, 1)),
+        ((True, False, True, False), (False, False, 2)),
+        ((False, True, False, True), (False, False, 1)),
+    ],
+)
+def test_walks_are_in_one_class(inside, expected):
+    assert rooms.classify(walk(*map(bool, inside))) == expected
+
+
+def test_room_accuracy_counts_equal_classes():
+    room, hallway, back = (rooms.classify(walk(*i)) for i in ([False], [True], [True, False]))
+    assert rooms.room_accuracy([room, hallway, back], [room, back, back]) == 2 / 3
+
+
+def test_hue_of_pure_colours():
+    colours = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [9, 9, 9]]], np.uint8)
+    hue, saturation, value = rooms.hsv(colours)
+    assert hue.tolist() == [[0, 60, 120, 0]]
+    assert saturation.tolist() == [[255, 255, 255, 0]]
+    assert value.tolist() == [[255, 255, 255, 9]]

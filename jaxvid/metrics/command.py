@@ -120,7 +120,7 @@ def parser() -> argparse.ArgumentParser:
     flags = OneLineParser(description=__doc__)
     for name in ("eval_dir", "dataset", "dataset_partition"):
         flags.add_argument(f"--{name}")
-    flags.add_argument("--modes", nargs="+", help="psnr ssim lpips fvd, all, elbo")
+    flags.add_argument("--modes", nargs="+", help="psnr ssim lpips fvd, all; rooms, elbo")
     for name in ("obs_length", "n_obs", "T", "num_samples", "batch_size"):
         flags.add_argument(f"--{name}", type=int)
     flags.add_argument("--num_videos", type=int, help="FVD of videos 0..N-1, into fvd-N-K.txt")

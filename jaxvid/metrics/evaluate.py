@@ -7,8 +7,15 @@ from pathlib import Path
 import numpy as np
 
 import jaxvid
-from jaxvid.metrics import fvd, images, lpips, plots, report, weights
-from jaxvid.metrics.measure import Settings, Truth, frame_metrics, fvd_scores, truth_clip
+from jaxvid.metrics import fvd, images, lpips, plots, report, rooms, weights
+from jaxvid.metrics.measure import (
+    Settings,
+    Truth,
+    frame_metrics,
+    fvd_scores,
+    room_scores,
+    truth_clip,
+)
 from jaxvid.metrics.pixels import check_rule
 from jaxvid.metrics.protocol import describe
 from jaxvid.metrics.results import (
@@ -22,7 +29,8 @@ from jaxvid.metrics.results import (
 from jaxvid.metrics.samples import Samples, find_samples
 from jaxvid.metrics.summary import HIGHER_IS_BETTER, curves, summarise
 
-MODES = ("ssim", "psnr", "lpips", "fvd")
+ALL = ("ssim", "psnr", "lpips", "fvd")  # what "all" stands for
+MODES = (*ALL, "rooms")  # rooms: GQN-Mazes only
 # Upstream's number of videos per call of I3D, by part of the dataset's name.
 FVD_BATCH = {"mazes": 16, "minerl": 8, "carla": 4}
 
@@ -34,7 +42,7 @@ class EvaluateConfig:
     eval_dir: str = ""
     dataset: str = ""  # "" = the one named in model_config.json
     partition: str = "test"
-    modes: tuple[str, ...] = ("all",)  # of MODES, or "all"; also "elbo"
+    modes: tuple[str, ...] = ("all",)  # of MODES, "all", "elbo"
     obs_length: int = 36  # observed frames: left out by all but fvd
     T: int | None = None  # frames; None = length of the samples
     num_samples: int | None = None  # per video; None = as many as the first video has
@@ -67,7 +75,7 @@ class EvaluateConfig:
     @property
     def metrics(self) -> tuple[str, ...]:
         """The modes to run, "all" spelled out, without the ELBO."""
-        return tuple(m for m in MODES if m in self.modes or "all" in self.modes)
+        return tuple(m for m in MODES if m in self.modes or ("all" in self.modes and m in ALL))
 
     def settings(self, dataset: str) -> Settings:
         guess = next((size for part, size in FVD_BATCH.items() if part in dataset), 4)
@@ -120,6 +128,8 @@ def evaluate(
         params = networks.get(metrics[0], (None, None))[0]
         if metrics == ["fvd"]:
             new = {"fvd": fvd_scores(samples, truth, params, settings, track)}
+        elif metrics == ["rooms"]:
+            new = {"rooms": room_scores(samples, truth, settings, track)}
         else:
             new = frame_metrics(samples, truth, metrics, settings, params, track)
         stored = merge_pickle(path, new)
@@ -134,15 +144,14 @@ def evaluate(
 
 
 def groups(metrics: list[str]) -> list[list[str]]:
-    """Metrics to compute in one pass each: the cheap ones together, LPIPS and FVD alone."""
+    """Metrics to compute in one pass each: psnr and ssim together, the others alone."""
     cheap = [metric for metric in metrics if metric in ("ssim", "psnr")]
     return [group for group in (cheap, *([m] for m in metrics if m not in cheap)) if group]
 
 
 def check_lengths(config: EvaluateConfig, samples: Samples) -> None:
     """Raises ValueError if the frames do not suffice for the metrics asked for."""
-    frame_wise = [metric for metric in config.metrics if metric in HIGHER_IS_BETTER]
-    if frame_wise and samples.frames <= config.obs_length:
+    if set(config.metrics) - {"fvd"} and samples.frames <= config.obs_length:
         raise ValueError(
             f"obs_length={config.obs_length} leaves none of the {samples.frames} frames to compare"
         )
@@ -152,6 +161,8 @@ def check_lengths(config: EvaluateConfig, samples: Samples) -> None:
             raise ValueError("fvd compares sets of videos: sample 2 or more videos (100 is usual)")
     if "lpips" in config.metrics:
         lpips.check_size((0, samples.height, samples.width, 3), config.lpips_net)
+    if "rooms" in config.metrics:
+        rooms.check_size(samples.height, samples.width)
 
 
 def load_networks(config: EvaluateConfig, metrics: Sequence[str]) -> dict[str, tuple[dict, str]]:

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from jaxvid.metrics import fvd, images, lpips, pixels
+from jaxvid.metrics import fvd, images, lpips, pixels, rooms
 from jaxvid.metrics.frechet import frechet_distance
 from jaxvid.metrics.samples import Samples
 
@@ -95,6 +95,25 @@ def fvd_scores(
             parts.append(features([of_sample[samples.load(v, column)] for v in videos]))
     real = np.concatenate(truths)
     return np.array([frechet_distance(np.concatenate(parts), real) for parts in drawn])
+
+
+def room_scores(
+    samples: Samples,
+    truth: Truth,
+    settings: Settings,
+    track: Track = lambda items, title: items,
+) -> np.ndarray:
+    """Room accuracy of sample k of every video (see `rooms`): (samples,)."""
+    of_truth = pixels.truth_table(settings.pixels)
+    of_sample = pixels.sample_table(settings.pixels)
+    truths, drawn = [], [[] for _ in range(samples.per_video)]
+    for video in track(samples.videos, "rooms"):
+        clip = truth_clip(samples, truth, video)[settings.observed :]
+        truths.append(rooms.classify(of_truth[clip]))
+        for column, walks in enumerate(drawn):
+            sample = samples.load(video, column)[settings.observed :]
+            walks.append(rooms.classify(of_sample[sample]))
+    return np.array([rooms.room_accuracy(truths, walks) for walks in drawn])
 
 
 def truth_clip(samples: Samples, truth: Truth, video: int) -> np.ndarray:

@@ -58,4 +58,12 @@ def fvd(settings: Settings, weights: str) -> dict:
     }
 
 
-SPECIFIC = {"psnr": psnr, "ssim": ssim, "lpips": lpips, "fvd": fvd}
+def rooms(settings: Settings, weights: None) -> dict:
+    return {
+        "first_frame": settings.observed,
+        "hallway": "from above 1000 green pixels until 500 or fewer, smoothed over 9 frames",
+        "classes": "stays in the room / in a hallway / comes back from a hallway",
+    }
+
+
+SPECIFIC = {"psnr": psnr, "ssim": ssim, "lpips": lpips, "fvd": fvd, "rooms": rooms}

@@ -5,7 +5,7 @@ from jaxvid.metrics.summary import HIGHER_IS_BETTER
 from jaxvid.metrics.weights import I3D_PROVENANCE
 
 FRAME_COLUMNS = ("best", "best_avg", "mean", "random")
-UNITS = {"psnr": "dB", "elbo": "bits/dim"}
+UNITS = {"psnr": "dB", "elbo": "bits/dim", "rooms": "share"}
 
 
 def table(summary: dict[str, dict], dataset: str, protocol: dict[str, dict]) -> str:
@@ -17,7 +17,7 @@ def table(summary: dict[str, dict], dataset: str, protocol: dict[str, dict]) -> 
     for metric in frame_metrics:
         values = "".join(f"{summary[metric][name]:>12.4f}" for name in FRAME_COLUMNS)
         lines.append(f"{title(metric):<12}{values}")
-    for metric in ("fvd", "elbo"):
+    for metric in ("fvd", "rooms", "elbo"):
         if metric in summary:
             lines.append(f"{title(metric):<12}  {with_error(summary[metric])}")
     for metric in summary:
