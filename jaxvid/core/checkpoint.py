@@ -10,17 +10,16 @@ import contextlib
 import hashlib
 import json
 import logging
-import math
 import os
 import re
 import shutil
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
+
+from jaxvid.core.stored_tree import abstract, decode, encode, host, named, nest
 
 NOTE = "jaxvid.json"
 HIDDEN = ".saving-"
@@ -40,16 +39,20 @@ def save(path, tree, info: dict, overwrite: bool = False) -> None:
     path = _absolute(path)
     _check_free(path, overwrite)
     note = json.dumps(info, indent=1)
-    stored = _nest({name: _encode(name, leaf) for name, leaf in _named(tree)})
+    stored = nest({name: encode(name, leaf) for name, leaf in named(tree)})
     hidden = path.with_name(HIDDEN + path.name)
     if jax.process_index() == 0:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with _orbax_errors(f"cannot write the checkpoint {path}"):
+            path.parent.mkdir(parents=True, exist_ok=True)
         _check_room(path, stored)
-        for rest in (hidden, hidden.with_name(hidden.name + ".orbax-checkpoint-tmp")):
-            shutil.rmtree(rest, ignore_errors=True)  # of a killed process
+        _clear(hidden)  # what a killed process left
     _meet("cleaned")
-    with _orbax_errors(f"cannot write the checkpoint {path}"):
-        ocp.save(hidden, stored)
+    try:
+        with _orbax_errors(f"cannot write the checkpoint {path}"):
+            ocp.save(hidden, stored)
+    except ValueError:
+        _clear(hidden)
+        raise
     if jax.process_index() == 0:
         (hidden / NOTE).write_text(note)
         _move(hidden, path)
@@ -71,19 +74,19 @@ def restore(path, like=None, part: str = ""):
       ValueError: no complete checkpoint there, or its names or shapes differ from `like`.
     """
     path = _find(path)
-    stored = dict(_named(_metadata(path)))
+    stored = dict(named(_metadata(path)))
     prefix = tuple(part.split("/")) if part else ()
     inside = {name: leaf for name, leaf in stored.items() if name[: len(prefix)] == prefix}
     if not inside:
         tops = sorted({name[0] for name in stored})
         raise ValueError(f"{path} holds no {part!r}; it holds {', '.join(tops)}")
     if like is None:
-        wanted = {name: _host(leaf) for name, leaf in inside.items()}
+        wanted = {name: host(leaf) for name, leaf in inside.items()}
         return _load(path, wanted, prefix)
-    wanted = {prefix + name: leaf for name, leaf in _named(like)}
+    wanted = {prefix + name: leaf for name, leaf in named(like)}
     _check_match(path, {n: leaf.shape for n, leaf in inside.items()}, wanted)
-    tree = dict(_named(_load(path, {n: _abstract(leaf) for n, leaf in wanted.items()}, prefix)))
-    leaves = [_decode(tree[name], leaf) for name, leaf in _named(like)]
+    tree = dict(named(_load(path, {n: abstract(leaf) for n, leaf in wanted.items()}, prefix)))
+    leaves = [decode(tree[name], leaf) for name, leaf in named(like)]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
@@ -193,6 +196,11 @@ def _check_room(path: Path, stored) -> None:
         raise ValueError(f"{path} needs {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free there")
 
 
+def _clear(hidden: Path) -> None:
+    for rest in (hidden, hidden.with_name(hidden.name + ".orbax-checkpoint-tmp")):
+        shutil.rmtree(rest, ignore_errors=True)
+
+
 def _move(hidden: Path, path: Path) -> None:
     """Puts the finished folder in place; one that was there goes only now."""
     old = hidden.with_name(hidden.name + ".old")
@@ -208,71 +216,6 @@ def _meet(what: str) -> None:
         multihost_utils.sync_global_devices(f"checkpoint {what}")
 
 
-def _named(tree) -> list[tuple[tuple[str, ...], object]]:
-    """Leaves with their names; named tuples and dicts give field names, sequences numbers."""
-    paths = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return [(tuple(jax.tree_util.keystr((key,), simple=True) for key in p), x) for p, x in paths]
-
-
-def _nest(named: dict) -> dict:
-    if len({".".join(name) for name in named}) < len(named):  # Orbax joins names by dots
-        raise ValueError("two leaves have the same name once joined by dots: rename one")
-    tree = {}
-    for name, leaf in named.items():
-        inner = tree
-        for key in name[:-1]:
-            inner = inner.setdefault(key, {})
-        inner[name[-1]] = leaf
-    return tree
-
-
-def _is_key(leaf) -> bool:
-    return jnp.issubdtype(getattr(leaf, "dtype", None), jax.dtypes.prng_key)
-
-
-def _encode(name, leaf):
-    """The array that Orbax stores for a leaf."""
-    if _is_key(leaf):
-        return jax.random.key_data(leaf)
-    if not isinstance(leaf, jax.Array):
-        leaf = np.asarray(leaf)
-        if leaf.dtype.kind in "OUSMm":
-            raise ValueError(f"{'/'.join(name)} is no number: text and settings belong in info")
-    if math.prod(leaf.shape) == 0:
-        raise ValueError(f"{'/'.join(name)} has shape {leaf.shape}: empty arrays cannot be saved")
-    return leaf
-
-
-def _host(leaf) -> np.ndarray:
-    """Stands for a numpy array to be read, without its memory."""
-    return np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
-
-
-def _abstract(leaf):
-    """What Orbax is asked for, so that `_decode` can make `leaf`."""
-    if _is_key(leaf):
-        return _host(jax.eval_shape(jax.random.key_data, leaf))
-    if isinstance(leaf, jax.Array) and not leaf.committed:
-        return _host(leaf)
-    if getattr(leaf, "sharding", None) is not None:
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
-    return _host(leaf if hasattr(leaf, "dtype") else np.asarray(leaf))
-
-
-def _decode(array, leaf):
-    """Turns what Orbax read into the kind of `leaf`."""
-    if _is_key(leaf):
-        impl = []
-        jax.eval_shape(lambda key: impl.append(jax.random.key_impl(key)), leaf)
-        keys = jax.random.wrap_key_data(jnp.asarray(array), impl=impl[0])
-        return keys if leaf.sharding is None else jax.device_put(keys, leaf.sharding)
-    if isinstance(leaf, bool | int | float | np.generic):
-        return type(leaf)(array[()])
-    if isinstance(leaf, np.ndarray) or isinstance(array, jax.Array):
-        return array
-    return jnp.asarray(array)
-
-
 def _check_match(path: Path, stored: dict, wanted: dict) -> None:
     missing = [name for name in wanted if name not in stored]
     extra = [name for name in stored if name not in wanted]
@@ -281,7 +224,7 @@ def _check_match(path: Path, stored: dict, wanted: dict) -> None:
             f"{path} is of another model: it lacks {_list(missing)} and has {_list(extra)} too many"
         )
     for name, leaf in wanted.items():
-        shape = _abstract(leaf).shape
+        shape = abstract(leaf).shape
         if shape != stored[name]:
             here = "/".join(name)
             raise ValueError(f"{path} is of another model: {here} is {stored[name]}, not {shape}")
@@ -305,7 +248,7 @@ def _load(path: Path, wanted: dict, prefix: tuple[str, ...]):
     context = ocp.Context()
     context.pytree.loading.partial_load = bool(prefix)
     with _orbax_errors(f"{path} is damaged"), context:
-        tree = ocp.load(path, _nest(wanted))
+        tree = ocp.load(path, nest(wanted))
     for key in prefix:
         tree = tree[key]
     return tree
@@ -320,7 +263,8 @@ def _orbax_errors(what: str):
     try:
         yield
     except (ValueError, OSError, KeyError, TypeError) as error:
-        reason = str(error).split("[tensorstore_spec", 1)[0].strip().splitlines() or [repr(error)]
-        raise ValueError(f"{what}: {reason[0][:300]}") from error
+        reason = (str(error).strip().splitlines() or [repr(error)])[0][:200]
+        full = "No space left" in str(error) or "RESOURCE_EXHAUSTED" in str(error)
+        raise ValueError(f"{what}: {'the disk is full' if full else reason}") from error
     finally:
         logger.setLevel(level)
