@@ -11,6 +11,7 @@ from einops import rearrange
 from jaxvid.fdm import diffusion
 from jaxvid.fdm.model import condition, evaluate
 from jaxvid.fdm.process import Process
+from jaxvid.fdm.scheme import Step
 from jaxvid.fdm.unet import Frames, UNetConfig
 
 CONDITIONING_BYTES = 256 * 2**20  # conditioning terms kept ready at once
@@ -55,35 +56,29 @@ def denoise_loop(
     return jax.lax.scan(body, noise(0), (steps, steps[::-1]))[0]
 
 
-def make_window(observed, latent, size: int, batch: int) -> Frames:
-    """Indices and masks of one call from a scheme's lists.
+def make_window(step: Step, size: int, batch: int) -> Frames:
+    """Indices and masks of one call of a scheme, padded to a static number of frames.
 
     Args:
-      observed: frame indices, or one list per video (adaptive schemes).
-      latent: likewise.
-      size: frames per call that all calls are padded to.
-      batch: number of videos, used where the lists differ per video.
+      step: the call; its observed frames may differ from video to video.
+      size: frames that all calls are padded to.
+      batch: number of videos.
     Returns:
-      Frames of NumPy arrays (1, size) where all videos share the lists, else (batch, size).
-      Observed frames come first, then latent ones, then padding (index of the first frame).
+      Frames of NumPy arrays: (1, size) where all videos share the call, else (batch, size).
+      Observed frames come first, then latent ones, then padding with `real` 0.
     """
-    per_video = bool(latent) and not np.isscalar(latent[0])
-    rows = list(zip(observed, latent, strict=True)) if per_video else [(observed, latent)]
-    if per_video and all(row == rows[0] for row in rows):
+    rows = step.rows(batch)
+    if all(row == rows[0] for row in rows):
         rows = rows[:1]
-    indices, masks = [], []
-    for o, l in rows:
-        indices.append([*o, *l] + [(*o, *l)[0]] * (size - len(o) - len(l)))
-        masks.append([0] * len(o) + [1] * len(l) + [2] * (size - len(o) - len(l)))
-    if len(rows) not in (1, batch):
-        raise ValueError(f"a scheme gave {len(rows)} lists of frames for {batch} videos")
-    kind = np.array(masks)
-    float32 = np.float32
+    frames = [[*row, *step.latent] for row in rows]
+    kind = np.array([[0] * len(row) + [1] * len(step.latent) for row in rows])
+    missing = [(0, 0), (0, size - kind.shape[1])]
+    kind = np.pad(kind, missing, constant_values=2)
     return Frames(
-        indices=np.array(indices, np.int32),
-        observed=(kind == 0).astype(float32),
-        latent=(kind == 1).astype(float32),
-        real=(kind < 2).astype(float32),
+        indices=np.pad(np.array(frames, np.int32), missing, mode="edge"),
+        observed=(kind == 0).astype(np.float32),
+        latent=(kind == 1).astype(np.float32),
+        real=(kind < 2).astype(np.float32),
     )
 
 

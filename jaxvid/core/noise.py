@@ -1,0 +1,11 @@
+"""Random numbers that belong to a request: the same on any devices, alone or in a batch."""
+
+import hashlib
+
+import jax
+
+
+def request_key(seed: int, request_id: str) -> jax.Array:
+    """PRNG key of one request; every draw of it is derived by `jax.random.fold_in`."""
+    digest = hashlib.sha256(f"{seed}/{request_id}".encode()).digest()
+    return jax.random.key(int.from_bytes(digest[:8], "little", signed=True))

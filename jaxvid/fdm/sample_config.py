@@ -1,0 +1,145 @@
+"""Settings of FDM sampling, and the file and folder names that follow from them."""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from jaxvid.core.mesh import MeshConfig
+from jaxvid.data.sources import DataConfig
+from jaxvid.fdm import naming, optimal, schemes
+from jaxvid.fdm.process import DiffusionConfig, make_process
+from jaxvid.fdm.unet import UNetConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleConfig:
+    """What to sample; upstream's flag names are in flags.py."""
+
+    scheme: str = "autoreg"
+    n_obs: int = 36  # frames observed at the start of each video
+    step_size: int = 0  # frames generated per call; 0: half of max_frames
+    max_frames: int = 0  # frames of a call; 0: as in training
+    num_samples: int = 1  # of each video
+    sample_idx: int = -1  # only this sample, -1: all
+    subset_size: int = 0  # only so many videos, 0: all
+    subset: Literal["random", "first"] = "random"  # which; upstream's code takes the first
+    indices: tuple[int, ...] = ()  # only these videos
+    split: Literal["test", "train"] = "test"
+    batch_size: int = 8  # videos per call, over all devices
+    method: Literal["ddpm", "ddim"] = "ddpm"
+    eta: float = 0.0  # of DDIM
+    respacing: str = ""  # e.g. "250" or "ddim25"
+    clip: bool = True
+    guidance: bool = False  # observe through gradients (`--use_gradient_method`)
+    optimality: str = ""  # observe the frames of an optimal schedule of this kind
+    schedule: str = ""  # its file; "": optimal_schedule.json or .pt in the evaluation folder
+    distance: Literal["lpips", "pixels"] = "lpips"  # of the adaptive schemes
+    lpips: str = ""  # converted LPIPS weights, for distance="lpips"
+    eval_dir: str = ""  # replaces results/<checkpoint>; the name of the settings is appended
+    name_dataset: bool = False  # put the dataset in the name (`--override_dataset`)
+    pixels: Literal["round", "truncate"] = "round"  # of saved samples; upstream truncates
+    upstream_faults: bool = False  # index tables with upstream's faults
+    video: Literal["mp4", "gif", "none"] = "mp4"
+    video_size: int = 256  # small frames are enlarged to at least this many pixels
+    seed: int = 0
+
+    def __post_init__(self):
+        for field in ("n_obs", "step_size", "max_frames", "subset_size"):
+            if getattr(self, field) < 0:
+                raise ValueError(f"sampling.{field}={getattr(self, field)} is negative")
+        for field in ("num_samples", "batch_size"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"sampling.{field}={getattr(self, field)} must be at least 1")
+        if self.indices and self.subset_size:
+            raise ValueError("sampling.indices and sampling.subset_size exclude each other")
+        if self.guidance and self.method == "ddim":
+            raise ValueError("sampling.guidance works with method='ddpm' only")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Everything that sampling a dataset with a checkpoint needs, resolved and checked."""
+
+    checkpoint: str
+    network: UNetConfig
+    diffusion: DiffusionConfig  # respaced for sampling
+    arguments: dict  # of training, in upstream's terms
+    step: int  # of training
+    data: DataConfig
+    sampling: SampleConfig
+    mesh: MeshConfig
+    T: int
+    max_frames: int
+    step_size: int
+
+    def __post_init__(self):
+        sampling = self.sampling
+        if self.max_frames > self.T:
+            raise ValueError(
+                f"sampling.max_frames={self.max_frames} exceeds the T={self.T} frames of a video"
+            )
+        make_process(self.diffusion)
+        if not sampling.upstream_faults:
+            self.steps()
+
+    def scheme(self, embed=None) -> schemes.Scheme:
+        """A fresh iterator over the calls of one batch of videos."""
+        sampling = self.sampling
+        return schemes.make_scheme(
+            sampling.scheme,
+            T=self.T,
+            n_obs=sampling.n_obs,
+            max_frames=self.max_frames,
+            step_size=self.step_size,
+            embed=embed,
+            optimal=self.optimal(),
+            upstream=sampling.upstream_faults,
+        )
+
+    def steps(self) -> list[schemes.Step]:
+        """The calls of the scheme; of adaptive ones only the latent frames are final."""
+        if self.sampling.upstream_faults:
+            return list(self.scheme())
+        return schemes.validate(
+            self.sampling.scheme,
+            *(self.T, self.sampling.n_obs, self.max_frames, self.step_size, self.optimal()),
+        )
+
+    def given_frames(self) -> frozenset[int]:
+        """The frames whose true content the scheme starts from."""
+        return self.scheme(lambda frames: np.zeros((1, len(frames), 1))).observed_frames
+
+    def optimal(self):
+        """The optimal schedule asked for, or None."""
+        if not self.sampling.optimality:
+            return None
+        if self.sampling.schedule:
+            return optimal.load_schedule(self.sampling.schedule)
+        found = [self.folder / f"optimal_schedule{suffix}" for suffix in (".json", ".pt")]
+        return optimal.load_schedule(next((p for p in found if p.exists()), found[0]))
+
+    @property
+    def folder(self) -> Path:
+        """The evaluation folder."""
+        sampling = self.sampling
+        name = naming.run_name(
+            sampling.scheme,
+            self.max_frames,
+            self.step_size,
+            self.T,
+            sampling.n_obs,
+            optimality=sampling.optimality or None,
+            partition=sampling.split,
+            gradient_method=sampling.guidance,
+            override_dataset=self.data.name if sampling.name_dataset else None,
+        )
+        return naming.evaluation_folder(
+            self.checkpoint,
+            name,
+            sampling.eval_dir or None,
+            ddim=sampling.method == "ddim",
+            respacing=sampling.respacing,
+            step=self.step,
+        )
