@@ -29,8 +29,23 @@ def table(summary: dict[str, dict], dataset: str, protocol: dict[str, dict]) -> 
         lines.append(f"published with: {published.PROTOCOL}")
     if "fvd" in summary:
         lines.append(I3D_PROVENANCE)
-    lines += [f"{metric}: {brief(fields)}" for metric, fields in protocol.items()]
+    shared = shared_fields(protocol)
+    lines.append(f"protocol: {brief(shared)}")
+    for metric, fields in protocol.items():
+        own = {name: value for name, value in fields.items() if name not in shared}
+        if own:
+            lines.append(f"  {metric}: {brief(own)}")
     return "\n".join(lines)
+
+
+def shared_fields(protocol: dict[str, dict]) -> dict:
+    """The fields that all metrics measured here have in common."""
+    first, *rest = protocol.values()
+    return {
+        name: value
+        for name, value in first.items()
+        if all(name in fields and fields[name] == value for fields in rest)
+    }
 
 
 def title(metric: str) -> str:
