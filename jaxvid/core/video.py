@@ -146,10 +146,9 @@ def _times(container, path: Path) -> list[int]:
     packets = [p for p in container.demux(stream) if p.size]
     if not packets:
         raise ValueError(f"{path}: the video has no frames")
-    if any(p.is_corrupt for p in packets) or len(packets) < stream.frames:
-        raise ValueError(
-            f"{path}: the file is cut off ({len(packets)} of {stream.frames or 'its'} frames)"
-        )
+    listed = len(stream.index_entries) if "mov" in container.format.name else len(packets)
+    if any(p.is_corrupt for p in packets) or len(packets) < listed:
+        raise ValueError(f"{path}: the file is cut off after {len(packets)} frames")
     return sorted(-1 if p.pts is None else p.pts for p in packets if not p.is_discard)
 
 

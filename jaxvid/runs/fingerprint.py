@@ -66,7 +66,7 @@ class InputHashes:
 
     def _of_file(self, name: str, path: str) -> dict:
         stat = stat_input(name, path)
-        key = path, stat.st_size, stat.st_mtime_ns
+        key = os.path.abspath(path), stat.st_size, stat.st_mtime_ns
         if key not in self._known:
             self._known[key] = sha256(path)
         entry = dict(zip(("path", "bytes", "mtime_ns"), key, strict=True))

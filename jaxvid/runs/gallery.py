@@ -1,5 +1,79 @@
-"""`index.html`: the results of a run to look at, without a server."""
+"""`index.html`: the results of a run to look at from disk, without a server or a network."""
+
+import json
+import os
+import urllib.parse
+from importlib import resources
+from pathlib import Path
+
+from jaxvid.core.files import atomic_path
+from jaxvid.runs.manifest import Manifest
+
+NAME = "index.html"
+METRICS = "metrics.json"  # beside the manifest, if any: {request id: {metric: value}}
+VIDEOS, IMAGES = (".mp4", ".webm", ".mov", ".mkv"), (".gif", ".png", ".jpg", ".jpeg")
+PROMPTS = ("prompt", "prompt1", "prompt2", "negative_prompt")  # shown with the videos
+FACTS = ("time", "seconds", "devices", "code", "config", "checkpoint", "host", "share")
 
 
-def write(manifest):
-    return manifest.path.parent / "index.html"
+def write(manifest: Manifest) -> Path:
+    """Writes the page of an output folder: the newest row of each request, in order of id.
+
+    Videos are named by relative paths, inputs too, so that the folder can be moved together
+    with its inputs. Returns the path of the page.
+    """
+    folder = manifest.path.parent
+    metrics_path = folder / METRICS
+    metrics = json.loads(metrics_path.read_text()) if metrics_path.exists() else {}
+    rows = sorted(manifest.latest().values(), key=lambda row: row["id"])
+    data = [card(row, folder, metrics.get(row["id"], {})) for row in rows]
+    template = (resources.files("jaxvid.runs") / "gallery.html").read_text(encoding="utf-8")
+    page = folder / NAME
+    with atomic_path(page) as temporary:
+        temporary.write_text(template.replace("{{data}}", embed(data)), encoding="utf-8")
+    return page
+
+
+def card(row: dict, folder: Path, metrics: dict) -> dict:
+    """What the page shows of a manifest row."""
+    options = row.get("options", {})
+    inputs = [(name, entry["path"], None) for name, entry in row.get("inputs", {}).items()]
+    outputs = [
+        (name, str(folder / entry["file"]), entry.get("frames"))
+        for name, entry in row.get("outputs", {}).items()
+    ]
+    media = [describe("input", *item, folder) for item in inputs]
+    media += [describe("output", *item, folder) for item in outputs]
+    return {
+        "id": row["id"],
+        "status": row["status"],
+        "seed": row.get("seed"),
+        "prompts": [str(options[name]) for name in PROMPTS if options.get(name)],
+        "options": options,
+        "media": media,
+        "metrics": metrics,
+        "error": row.get("error", ""),
+        "traceback": row.get("traceback", ""),
+        "facts": {name: row[name] for name in FACTS if row.get(name)},
+    }
+
+
+def describe(kind: str, label: str, path: str, frames: int | None, folder: Path) -> dict:
+    """One file on the page; `src` is relative to the page and safe in a URL."""
+    suffix = Path(path).suffix.lower()
+    is_video, is_image = suffix in VIDEOS, suffix in IMAGES
+    relative = os.path.relpath(Path(path).expanduser().absolute(), folder)
+    return {
+        "kind": kind,
+        "label": label,
+        "type": "video" if is_video else "image" if is_image else "file",
+        "path": relative,
+        "src": "./" + urllib.parse.quote(relative),
+        "frames": frames if is_video or is_image else None,
+    }
+
+
+def embed(value) -> str:
+    """JSON that cannot end the script element it stands in, whatever its strings hold."""
+    text = json.dumps(value, ensure_ascii=True)
+    return text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")
