@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
         obs_length=36,  # observed frames, left out by all metrics but fvd
         T=None,  # frames to evaluate; None = all of the samples
         num_samples=None,  # samples per video; None = as many as the first video has
-        batch_size=None,  # videos per call of I3D; None = 16 mazes, 8 minerl, 4 others
+        batch_size=None,  # videos per call of I3D; None = 16 mazes, 8 minerl, 4 others, 1 on CPUs
         pixels="paper",  # rounding before fvd: paper, refactored (both truncate) or exact
         ssim_data_range=2.0,  # as published; 1.0 is the conventional choice
         lpips_net="alex",  # as published; or vgg
@@ -31,6 +31,6 @@ def get_config() -> ConfigDict:
     config.data = dict(
         root="", prepared="", frames=None, size=None, resize="", seed=0, test_videos=None
     )
-    # To compute missing ELBO files (mode elbo); "" = only report those there.
-    config.elbo = dict(checkpoint="")
+    # Mode elbo: sampling config whose missing ELBO files to compute; "" = only report those there.
+    config.elbo = dict(sampling="")
     return config

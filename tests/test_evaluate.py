@@ -1,7 +1,10 @@
 """The evaluation of sample folders through its command line."""
 
 import json
+import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -341,3 +344,15 @@ def test_infinite_psnr_is_valid_json(evaluate, eval_dir, truth):
     text = (eval_dir / "metrics_3-2-12.json").read_text()
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
     assert json.loads(text)["summary"]["psnr"]["best"] == "inf"
+
+
+def test_the_script_runs_from_the_repository(eval_dir, truth):
+    flags = [f"--eval_dir={eval_dir}", "--modes", "psnr", "--obs_length=4"]
+    command_line = [sys.executable, "scripts/evaluate.py", *flags]
+    command_line.append(f"--config.data.root={truth.parent}")
+    environment = {**os.environ, "PYTHONPATH": str(CONFIG.parents[1])}
+    done = subprocess.run(
+        command_line, cwd=CONFIG.parents[1], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "metrics_3-2-12.json" in done.stdout

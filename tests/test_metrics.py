@@ -154,7 +154,7 @@ def test_lpips_batches_do_not_show(rng, monkeypatch):
     a, b = rng.uniform(-1, 1, (2, 7, 32, 32, 3)).astype(np.float32)
     together = lpips.frame_distances(params, a, b)
     monkeypatch.setattr(lpips, "FRAMES_PER_CALL", 3)
-    np.testing.assert_allclose(lpips.frame_distances(params, a, b), together, rtol=1e-5)
+    np.testing.assert_allclose(lpips.frame_distances(params, a, b), together, rtol=1e-5)  # float32
 
 
 def test_lpips_refuses_images_that_pool_to_nothing():

@@ -2,9 +2,8 @@
 
 import argparse
 import dataclasses
-import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -31,20 +30,24 @@ FLAGS = {
     "num_samples": "num_samples",
     "batch_size": "batch_size",
 }
+ComputeElbo = Callable[[str], object]
 SECTIONS = {"mode", "metrics", "data", "elbo"}
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the command line; user errors end in one line and exit code 1."""
+def main(argv: Sequence[str], compute_elbo: ComputeElbo | None = None) -> int:
+    """Runs the command line; user errors end in one line and exit code 1.
+
+    compute_elbo: writes the missing ELBO files of the sampling settings in a config file.
+    """
     try:
-        run(argv)
+        run(argv, compute_elbo)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def run(argv: Sequence[str]) -> None:
+def run(argv: Sequence[str], compute_elbo: ComputeElbo | None) -> None:
     if not any(word.split("=")[0] == "--config" for word in argv):
         argv = [f"--config={DEFAULT_CONFIG}", *argv]
     config, rest = configs.parse_arguments(argv)
@@ -59,10 +62,15 @@ def run(argv: Sequence[str]) -> None:
     settings = configs.build(EvaluateConfig, config.metrics, "config.metrics")
     if not settings.eval_dir:
         raise ValueError("no evaluation folder: give --eval_dir=FOLDER (it holds samples/)")
-    run_modes(settings, config, flags)
+    run_modes(settings, config, flags, compute_elbo)
 
 
-def run_modes(settings: EvaluateConfig, config: ConfigDict, flags: argparse.Namespace) -> None:
+def run_modes(
+    settings: EvaluateConfig,
+    config: ConfigDict,
+    flags: argparse.Namespace,
+    compute_elbo: ComputeElbo | None,
+) -> None:
     """Opens the ground truth when it is needed, and computes what was asked for."""
     data = data_config(settings, config.data)
 
@@ -79,20 +87,19 @@ def run_modes(settings: EvaluateConfig, config: ConfigDict, flags: argparse.Name
         path = evaluate(settings, data.name, open_truth, progress)
         print(f"results {path}")
     if "elbo" in settings.modes:
-        run_elbo(settings, config.elbo, data, open_truth)
+        run_elbo(settings, config.elbo, data.name, compute_elbo)
 
 
-def run_elbo(settings: EvaluateConfig, section, data: DataConfig, open_truth) -> None:
-    """Computes missing ELBO files if a checkpoint is given, then reports all there are."""
+def run_elbo(settings: EvaluateConfig, section: ConfigDict, name: str, compute_elbo) -> None:
+    """Has missing ELBO files computed if a sampling config is given, then reports all there are."""
     frames = settings.T or find_samples(settings.eval_dir, settings.num_samples).frames
-    if section.get("checkpoint"):
-        # FDM is named here only, so that the other metrics do not depend on it.
-        run = importlib.import_module("jaxvid.fdm.elbo").evaluate_elbo
-        source = open_source(dataclasses.replace(data, frames=frames), settings.partition)
-        run(dict(section), settings.eval_dir, source, frames, settings.obs_length)
-    name = f"{data.name} {settings.partition}"
-    path = report_elbo(settings.eval_dir, name, frames, settings.obs_length, settings.elbo_postfix)
-    print(f"results {path}")
+    if section.sampling:
+        if compute_elbo is None:
+            raise ValueError("config.elbo.sampling: this command cannot compute the ELBO")
+        compute_elbo(section.sampling)
+    partition = f"{name} {settings.partition}"
+    arguments = frames, settings.obs_length, settings.elbo_postfix
+    print(f"results {report_elbo(settings.eval_dir, partition, *arguments)}")
 
 
 def data_config(settings: EvaluateConfig, section: ConfigDict) -> DataConfig:

@@ -49,7 +49,7 @@ def report_elbo(
     if not elbos:
         raise ValueError(
             f"{folder}/elbos holds no elbo_<video>{postfix}.pkl: compute them with "
-            "--modes elbo --config.elbo.checkpoint=CHECKPOINT"
+            "--modes elbo --config.elbo.sampling=CONFIG"
         )
     bits = {video: bits_per_dimension(terms, frames - observed) for video, terms in elbos.items()}
     summary = mean_and_error(list(bits.values()))

@@ -140,9 +140,12 @@ def embedder(params, net: str = "alex") -> Callable[[np.ndarray], np.ndarray]:
 
 
 def over_frames(function, *videos: np.ndarray) -> np.ndarray:
-    """Applies a batched function to all frames, FRAMES_PER_CALL at a time, with one compilation."""
+    """Applies a batched function to all frames, at most FRAMES_PER_CALL at a time.
+
+    Calls are padded to a power of two, so that few frame counts are compiled.
+    """
     frames = len(videos[0])
-    size = min(FRAMES_PER_CALL, frames)
+    size = min(FRAMES_PER_CALL, 1 << (frames - 1).bit_length())
     results = []
     for start in range(0, frames, size):
         parts = [np.asarray(video[start : start + size], np.float32) for video in videos]

@@ -1,6 +1,7 @@
 """The converted networks that metrics need; where to get them when they are missing."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 
 from jaxvid.core import checkpoint
 from jaxvid.metrics.keys import i3d_shapes, lpips_shapes
+from jaxvid.metrics.lpips import embedder
 
 TORCHVISION = "https://download.pytorch.org/models"
 HEADS = "https://github.com/richzhang/PerceptualSimilarity/raw/master/lpips/weights/v0.1"
@@ -39,6 +41,16 @@ def load(folder: str, model: str) -> tuple[dict, str]:
     shapes = i3d_shapes() if model == "i3d" else lpips_shapes(model.removeprefix("lpips_"))
     params = checkpoint.restore(path, like=shapes)
     return params, digest(params)
+
+
+def lpips_embedder(folder: str, net: str = "alex") -> Callable[[np.ndarray], np.ndarray]:
+    """The frame embedding of FDM's adaptive schemes, (t, h, w, 3) in [-1, 1] -> (t, c).
+
+    Raises:
+      ValueError: see `load`.
+    """
+    params, _ = load(folder, f"lpips_{net}")
+    return embedder(params, net)
 
 
 def commands(model: str, output: Path) -> str:
