@@ -56,7 +56,7 @@ def config_of(kwargs: dict) -> UNetConfig:
         frame_encoding=kwargs["use_frame_encoding"],
         centre_frames=kwargs["enforce_position_invariance"],
         train_frames=kwargs["T"],
-        padding_attends=kwargs.get("allow_interactions_between_padding", False),
+        padding_attends=kwargs.get("allow_interactions_between_padding", True),
         positions="table" if table else "network",
         buckets=tuple(kwargs["bucket_params"][k] for k in ("alpha", "beta", "gamma")) if table else (),
     )
