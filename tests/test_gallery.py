@@ -92,6 +92,11 @@ def test_videos_of_a_card_play_together(page):
     assert page.evaluate("cards[0].player.clock.textContent") == "11 / 30"
 
 
+def test_play_all_starts_videos_that_are_still_loading(page):
+    page.evaluate("get('play').click(); draw(); get('play').click()")
+    page.wait("cards.slice(0, 3).every(c => c.player && c.player.videos[0].currentTime > 0.2)")
+
+
 def test_search_and_filter(page):
     shown = "cards.map(card => rows[card.dataset.row].id)"
     page.evaluate("get('search').value = 'NUMBER 2'; get('search').oninput()")
