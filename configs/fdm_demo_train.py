@@ -16,11 +16,11 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data = ConfigDict({"name": "maze_walk", "size": 32, "frames": 60, "train_videos": 800})
     config.train = ConfigDict(
         {
-            "steps": 6000,
-            "batch_size": 6,
+            "steps": 2500,
+            "batch_size": 4,
             "max_frames": 8,
             "lr": 1e-3,
-            "lr_anneal_steps": 6000,
+            "lr_anneal_steps": 2500,
             "ema_rates": (0.998,),
             "loss_average": "masked",
             "log_every": 20,

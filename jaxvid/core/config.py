@@ -14,6 +14,11 @@ from ml_collections import ConfigDict
 PREFIX = "--config."
 
 
+def section(cls, **changes) -> ConfigDict:
+    """A config section with every field of a settings dataclass, some of them changed."""
+    return ConfigDict(dataclasses.asdict(cls()) | changes)
+
+
 def load_config(path: str) -> ConfigDict:
     """Runs `get_config` of a config file; `file.py:name` hands it the variant `name`.
 

@@ -3,3 +3,7 @@
 
 def training_overrides(argv: list[str]) -> list[str]:
     return list(argv)
+
+
+def sampling_overrides(argv: list[str]) -> list[str]:
+    return list(argv)

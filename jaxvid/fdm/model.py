@@ -51,6 +51,27 @@ def read_info(path) -> dict:
     return info
 
 
+def describe_model(path) -> Model:
+    """The model at `path` without its parameters; reads no weights of an Orbax folder.
+
+    Raises:
+      ValueError: as load_model.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise ValueError(f"there is no checkpoint {path}")
+    if path.suffix in (".pt", ".pth"):
+        return dataclasses.replace(load_model(path), params={})
+    info = read_info(path)
+    return Model(
+        network=build(UNetConfig, info["network"], f"{path}: network"),
+        diffusion=build(DiffusionConfig, info["diffusion"], f"{path}: diffusion"),
+        params={},
+        arguments=info["arguments"],
+        step=info["step"],
+    )
+
+
 def load_model(path, sharding=None) -> Model:
     """Reads an FDM checkpoint: our Orbax folder, or an upstream `.pt` file.
 
@@ -66,20 +87,13 @@ def load_model(path, sharding=None) -> Model:
 
         model = read_checkpoint(path)
         return dataclasses.replace(model, params=jax.device_put(model.params, sharding))
-    info = read_info(path)
-    network = build(UNetConfig, info["network"], f"{path}: network")
-    like = abstract_parameters(network)
+    model = describe_model(path)
+    like = abstract_parameters(model.network)
     if sharding is not None:
         like = jax.tree.map(
             lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), like
         )
-    return Model(
-        network=network,
-        diffusion=build(DiffusionConfig, info["diffusion"], f"{path}: diffusion"),
-        params=checkpoint.restore(path, like),
-        arguments=info["arguments"],
-        step=info["step"],
-    )
+    return dataclasses.replace(model, params=checkpoint.restore(path, like))
 
 
 def save_model(path, model: Model, overwrite: bool = False) -> None:

@@ -73,6 +73,7 @@ class Settings:
     T: int
     max_frames: int
     step_size: int
+    output: str = ""  # folder of all outputs, in place of upstream's names
 
     def __post_init__(self):
         sampling = self.sampling
@@ -123,6 +124,8 @@ class Settings:
     @property
     def folder(self) -> Path:
         """The evaluation folder."""
+        if self.output:
+            return Path(self.output).expanduser()
         sampling = self.sampling
         name = naming.run_name(
             sampling.scheme,

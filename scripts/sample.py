@@ -1,0 +1,57 @@
+"""Makes videos: python scripts/sample.py --config=configs/fdm_demo.py
+
+`--plan` says what would be done and what it costs. Flags of FDM's `video_sample.py`, of both
+generations, are accepted as well (README, section "Coming from FDM").
+"""
+
+import sys
+
+import jax
+
+from jaxvid.core import checkpoint, distributed
+from jaxvid.core.config import build, parse_arguments
+from jaxvid.core.files import sha256
+from jaxvid.core.program import main
+from jaxvid.fdm import sample as fdm
+from jaxvid.fdm.flags import sampling_overrides
+from jaxvid.fdm.setup import sampling_settings
+from jaxvid.metrics.weights import lpips_embedder
+from jaxvid.runs.config import RunConfig
+from jaxvid.runs.fingerprint import Provenance, hash_json
+from jaxvid.runs.plan import print_plan
+from jaxvid.runs.runner import run
+from jaxvid.runs.share import this_share
+from jaxvid.runs.survey import survey
+
+
+def sample(argv: list[str]) -> int:
+    """Config, requests, plan, run; returns the runner's exit code."""
+    config, rest = parse_arguments(sampling_overrides(argv))
+    only_plan = "--plan" in rest
+    if unknown := [word for word in rest if word != "--plan"]:
+        raise ValueError(f"unknown argument {unknown[0]}")
+    settings = sampling_settings(config)
+    run_fields = dict(config.get("run", {})) | {"output": str(settings.folder)}
+    run_config = build(RunConfig, run_fields, "config.run")
+    embed = lpips_embedder(settings.sampling.lpips) if settings.needs_lpips else None
+    distributed.start()
+    distributed.keep_compilations()
+    requests = fdm.requests(settings)
+    provenance = Provenance(hash_json(fdm.result_settings(settings)), identity(settings.checkpoint))
+    process = (jax.process_index(), jax.process_count())
+    share = this_share(run_config.shard, process).select(requests)
+    print_plan(fdm.plan(settings, requests), survey(share, run_config, provenance))
+    if only_plan:
+        return 0
+    summary = run(lambda: fdm.load(settings, embed), requests, run_config, provenance, process)
+    fdm.write_model_config(settings)
+    return summary.exit_code
+
+
+def identity(path: str) -> str:
+    """Hash that tells checkpoints apart."""
+    return sha256(path) if path.endswith((".pt", ".pth")) else checkpoint.fingerprint(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sample))
