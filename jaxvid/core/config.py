@@ -15,8 +15,11 @@ PREFIX = "--config."
 
 
 def section(cls, **changes) -> ConfigDict:
-    """A config section with every field of a settings dataclass, some of them changed."""
-    return ConfigDict(dataclasses.asdict(cls()) | changes)
+    """A config section with every field of a settings dataclass, some of them changed.
+
+    Nothing is checked here, so that a required field can stay empty until the command line fills it.
+    """
+    return ConfigDict({field.name: field.default for field in dataclasses.fields(cls)} | changes)
 
 
 def load_config(path: str) -> ConfigDict:
