@@ -39,10 +39,12 @@ def sample(argv: list[str]) -> int:
     requests = fdm.requests(settings)
     provenance = Provenance(hash_json(fdm.result_settings(settings)), identity(settings.checkpoint))
     process = (jax.process_index(), jax.process_count())
-    share = this_share(run_config.shard, process).select(requests)
-    print_plan(fdm.plan(settings, requests), survey(share, run_config, provenance))
+    plan = fdm.plan(settings, requests)
     if only_plan:
+        share = this_share(run_config.shard, process).select(requests)
+        print_plan(plan, survey(share, run_config, provenance))
         return 0
+    print("\n".join(plan.lines()), flush=True)
     summary = run(lambda: fdm.load(settings, embed), requests, run_config, provenance, process)
     fdm.write_model_config(settings)
     return summary.exit_code

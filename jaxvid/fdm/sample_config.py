@@ -108,6 +108,11 @@ class Settings:
             *(self.T, self.sampling.n_obs, self.max_frames, self.step_size, self.optimal()),
         )
 
+    @property
+    def needs_lpips(self) -> bool:
+        """Whether the scheme compares frames by LPIPS."""
+        return self.sampling.distance == "lpips" and schemes.is_adaptive(self.sampling.scheme)
+
     def given_frames(self) -> frozenset[int]:
         """The frames whose true content the scheme starts from."""
         return self.scheme(lambda frames: np.zeros((1, len(frames), 1))).observed_frames
