@@ -1,41 +1,46 @@
 """Completes a walk through a maze with the small model that ships in `data/`, on a CPU.
 
 python scripts/sample.py --config=configs/fdm_demo.py
+python scripts/sample.py --config=configs/fdm_demo.py:mazes --config.run.output=outputs/mazes
 """
 
 from ml_collections import ConfigDict
 
+from jaxvid.core.config import section
+from jaxvid.core.mesh import MeshConfig
+from jaxvid.data.sources import DataConfig
+from jaxvid.fdm.sample_config import SampleConfig
+from jaxvid.runs.config import RunConfig
+
+VARIANTS = ("mazes", "tiny")
+
 
 def get_config(variant: str = "") -> ConfigDict:
-    """`mazes` samples from rendered test walks instead of the shipped clip."""
+    """`mazes` samples from rendered test walks, `tiny` makes few frames in few steps, for tests."""
     config = ConfigDict({"mode": "fdm"})
     config.checkpoint = "data/fdm_demo"
-    config.data = ConfigDict(
-        {"name": "videos", "root": "data/clips", "frames": 48, "size": 32, "resize": "center_crop"}
+    config.network_dtype = ""  # "float32" or "bfloat16"; "" as the checkpoint says
+    config.data = section(
+        DataConfig, name="videos", root="data/clips", frames=48, size=32, resize="center_crop"
     )
-    config.sampling = ConfigDict(
-        {
-            "scheme": "hierarchy-2",
-            "n_obs": 12,
-            "step_size": 4,
-            "max_frames": 8,
-            "num_samples": 1,
-            "sample_idx": -1,
-            "indices": (),
-            "subset_size": 0,
-            "batch_size": 1,
-            "method": "ddim",
-            "eta": 0.0,
-            "respacing": "ddim25",
-            "video": "mp4",
-            "eval_dir": "",
-            "seed": 0,
-        }
+    config.sampling = section(
+        SampleConfig,
+        scheme="hierarchy-2",
+        n_obs=12,
+        max_frames=8,
+        step_size=4,
+        batch_size=1,
+        method="ddim",
+        respacing="ddim25",
     )
-    config.run = ConfigDict({"output": "outputs/demo"})
-    config.mesh = ConfigDict({"data": -1, "view": 1, "seq": 1, "tensor": 1})
+    config.run = section(RunConfig, output="outputs/demo")
+    config.mesh = section(MeshConfig)
     if variant == "mazes":
-        config.data = ConfigDict({"name": "maze_walk", "frames": 48, "size": 32, "test_videos": 16})
+        config.data = section(DataConfig, name="maze_walk", frames=48, size=32, test_videos=16)
+    elif variant == "tiny":
+        config.data.frames = 16
+        config.sampling.update({"n_obs": 4, "respacing": "ddim5", "video_size": 64})
+        config.run.output = "outputs/tiny"
     elif variant:
-        raise ValueError(f"configs/fdm_demo.py has no variant {variant!r}; use mazes")
+        raise ValueError(f"configs/fdm_demo.py has no variant {variant!r}; known: {VARIANTS}")
     return config
