@@ -95,6 +95,7 @@ def check_unet(case):
         np.testing.assert_array_equal(restored[name], tensor, err_msg=name)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def conditioner(config, params, times, frames):
     variables = {"params": params["conditioner"]}
     terms, state = model.Conditioner(config).apply(
@@ -103,6 +104,7 @@ def conditioner(config, params, times, frames):
     return terms, state["intermediates"]
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def unet(config, params, x, x0, frames, terms):
     out, state = model.UNet(config).apply(
         {"params": params["unet"]},
@@ -183,10 +185,9 @@ def check_released(case):
 
 def check_forward(case, loaded):
     arrays = case.io
-    out = model.network(
-        *(loaded.network, loaded.params, video(arrays["x"]), video(arrays["x0"])),
-        *(jnp.asarray(arrays["timesteps"]), frames_of(arrays)),
-    )
+    call = jax.jit(functools.partial(model.network, loaded.network))
+    x, x0, times = video(arrays["x"]), video(arrays["x0"]), jnp.asarray(arrays["timesteps"])
+    out = call(loaded.params, x, x0, times, frames_of(arrays))
     case.close(rearrange(out, "b t h w c -> b t c h w"), arrays["ema_out"])
 
 
@@ -394,9 +395,12 @@ def bpd(config, params, process, clean, frames, arrays, t_seq, clip):
     else:
         steps = np.array(t_seq).T
     denoise = denoiser(config, params, process, clean, frames)
-    return diffusion.bits_per_dimension(
-        process, denoise, clean, frames.latent, lambda i: tape[i], steps, clip
+    call = jax.jit(
+        lambda tape: diffusion.bits_per_dimension(
+            process, denoise, clean, frames.latent, lambda i: tape[i], steps, clip
+        )
     )
+    return call(tape)
 
 
 def check_train_step(case):
