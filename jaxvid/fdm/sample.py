@@ -33,7 +33,7 @@ from jaxvid.runs.requests import Chunk, Request, Stage
 
 
 def video_indices(settings: Settings, source: Source) -> list[int]:
-    """The videos asked for: `indices`, a subset, or all.
+    """The videos asked for: `indices`, a batch (the last may be short), a subset, or all.
 
     Raises:
       ValueError: an index or a subset that the dataset does not have.
@@ -49,6 +49,8 @@ def video_indices(settings: Settings, source: Source) -> list[int]:
     if sampling.subset_size and sampling.subset == "random":
         chosen = np.random.RandomState(123).choice(count, sampling.subset_size, replace=False)
         return sorted(map(int, chosen))
+    if sampling.batch >= 0:
+        return list(range(count))[sampling.batch * sampling.batch_size :][: sampling.batch_size]
     return list(range(sampling.subset_size or count))
 
 
@@ -99,7 +101,7 @@ def result_settings(settings: Settings) -> dict:
     sampling = dataclasses.asdict(settings.sampling)
     for field in ("batch_size", "indices", "subset_size", "subset", "num_samples", "sample_idx"):
         del sampling[field]
-    del sampling["eval_dir"], sampling["schedule"]
+    del sampling["eval_dir"], sampling["schedule"], sampling["batch"], sampling["visualise"]
     data = dataclasses.asdict(settings.data) | {"cache_mb": 0, "root": ""}
     return {
         "mode": "fdm",

@@ -26,6 +26,7 @@ class SampleConfig:
     subset_size: int = 0  # only so many videos, 0: all
     subset: Literal["random", "first"] = "random"  # which; upstream's code takes the first
     indices: tuple[int, ...] = ()  # only these videos
+    batch: int = -1  # only this batch of batch_size videos, -1: all
     split: Literal["test", "train"] = "test"
     batch_size: int = 8  # videos per call, over all devices
     method: Literal["ddpm", "ddim"] = "ddpm"
@@ -44,6 +45,7 @@ class SampleConfig:
     video: Literal["mp4", "gif", "none"] = "mp4"
     video_size: int = 256  # small frames are enlarged to at least this many pixels
     seed: int = 0
+    visualise: Literal["", "small", "big", "refactored"] = ""  # only draw the schedule, in this style
 
     def __post_init__(self):
         for field in ("n_obs", "step_size", "max_frames", "subset_size"):
@@ -54,6 +56,8 @@ class SampleConfig:
                 raise ValueError(f"sampling.{field}={getattr(self, field)} must be at least 1")
         if self.indices and self.subset_size:
             raise ValueError("sampling.indices and sampling.subset_size exclude each other")
+        if self.batch >= 0 and (self.indices or self.subset_size):
+            raise ValueError("sampling.batch excludes sampling.indices and sampling.subset_size")
         if self.guidance and self.method == "ddim":
             raise ValueError("sampling.guidance works with method='ddpm' only")
 
@@ -129,6 +133,10 @@ class Settings:
     @property
     def folder(self) -> Path:
         """The evaluation folder."""
+        return self.folder_for(self.sampling.optimality)
+
+    def folder_for(self, optimality: str) -> Path:
+        """The evaluation folder of these settings with an optimal schedule of this kind, or ""."""
         if self.output:
             return Path(self.output).expanduser()
         sampling = self.sampling
@@ -138,7 +146,7 @@ class Settings:
             self.step_size,
             self.T,
             sampling.n_obs,
-            optimality=sampling.optimality or None,
+            optimality=optimality or None,
             partition=sampling.split,
             gradient_method=sampling.guidance,
             override_dataset=self.data.name if sampling.name_dataset else None,
