@@ -125,6 +125,11 @@ def test_the_tiny_sampling_variant_fits_the_tiny_models(file):
     assert model.network.image_size == sampling.data.size
 
 
+def test_a_config_that_does_not_exist_is_named():
+    with pytest.raises(ValueError, match=r"^--config=no.py: there is no file no.py"):
+        load_config("no.py")
+
+
 def test_mistakes_in_a_config_of_ones_own():
     config = load("fdm_demo_train.py", "tiny")
     config.trian = {"steps": 3}
@@ -146,8 +151,6 @@ MISTAKES = {
         ["--config.dta.frames=3"],
         "config.dta.frames is not a field",
     ),
-    "a config that does not exist": (["--config=configs/no.py"], "there is no file configs/no.py"),
-    "a flag that does not exist": (["--resum"], "--resum"),
 }
 
 
