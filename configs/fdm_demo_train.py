@@ -23,19 +23,23 @@ def get_config(variant: str = "") -> ConfigDict:
         UNetConfig, image_size=32, channels=32, channel_mult=(1, 2, 3), attention_at=(2, 4)
     )
     config.diffusion = section(DiffusionConfig, schedule="cosine", predict="clean")
-    config.data = section(DataConfig, name="maze_walk", size=32, frames=60, train_videos=800)
+    config.data = section(
+        DataConfig, name="maze_walk", seed=7, looks=1, size=32, frames=60, train_videos=800
+    )
     config.train = section(
         TrainConfig,
-        steps=2500,
+        steps=2000,
         batch_size=4,
         max_frames=8,
         lr=1e-3,
-        lr_anneal_steps=2500,
+        lr_anneal_steps=2000,
         ema_rates=(0.998,),
+        mask_distribution="autoregressive-4",
+        pad_with_random_frames=False,
         loss_average="masked",
         log_every=20,
         save_every=250,
-        sample_every=1000,
+        sample_every=0,
     )
     config.run = section(RunConfig)
     config.mesh = section(MeshConfig)

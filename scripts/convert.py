@@ -105,7 +105,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             print(convert(args.model, sources, output, args.overwrite))
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,18 @@ python scripts/evaluate.py --compare A.json B.json
 
 import sys
 
+from jaxvid.core.config import load_config
+from jaxvid.core.distributed import keep_compilations
+from jaxvid.fdm.elbo import evaluate_elbo
+from jaxvid.fdm.setup import sampling_settings
 from jaxvid.metrics.command import main
 
+
+def compute_elbo(config_file: str) -> None:
+    """Writes the missing ELBO files of a sampling config."""
+    keep_compilations()
+    evaluate_elbo(sampling_settings(load_config(config_file)))
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], compute_elbo))

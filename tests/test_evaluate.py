@@ -165,7 +165,7 @@ def test_stored_results_of_another_protocol_are_refused(evaluate):
         (["--config.metrics.ssim_data_range=1.0"], "data_range"),
     ):
         code, output = evaluate("--modes", "ssim", *flags)
-        assert code == 1 and output.count("\n") == 1
+        assert code == 2 and output.count("\n") == 1
         assert any(part in output for part in field.split("|")), output
 
 
@@ -176,12 +176,12 @@ def test_compare_shows_equal_and_refuses_other_protocols(evaluate, eval_dir):
     code, output = evaluate("--compare", a, a)
     assert code == 0 and "best_avg" in output
     code, output = evaluate("--compare", a, b)
-    assert code == 1 and "frames 12 vs 10" in output
+    assert code == 2 and "frames 12 vs 10" in output
 
 
 def test_comparison_of_a_missing_file_is_refused(evaluate, tmp_path):
     code, output = evaluate("--compare", str(tmp_path / "no.json"), str(tmp_path / "no.json"))
-    assert code == 1 and "there is no results file" in output
+    assert code == 2 and "there is no results file" in output
 
 
 def test_samples_are_sorted_by_number(tmp_path):
@@ -285,13 +285,13 @@ def test_bad_input_is_one_line_before_any_work(
     if spoil is not None:
         spoil(eval_dir)
     code, output = evaluate(*flags)
-    assert code == 1 and message in output, output
+    assert code == 2 and message in output, output
     assert output.startswith("error: ") and output.count("\n") == 1, output
 
 
 def test_a_missing_folder_is_named(evaluate, tmp_path):
     code, output = evaluate("--dataset=mazes_cwvae", folder=tmp_path / "none")
-    assert code == 1 and "none has no folder samples/" in output
+    assert code == 2 and "none has no folder samples/" in output
 
 
 def test_missing_i3d_names_the_download(tmp_path):
@@ -311,7 +311,7 @@ def test_video_fvd_writes_one_number(evaluate, eval_dir):
     code, output = evaluate("--num_videos=2", "--sample_idx=1")
     assert code == 0 and "FVD: 5.0" in output
     code, output = evaluate("--num_videos=4", "--sample_idx=1")
-    assert code == 1 and "video 3 has no sample 1" in output
+    assert code == 2 and "video 3 has no sample 1" in output
 
 
 def test_elbo_files_give_bits_per_dimension(evaluate, eval_dir):

@@ -51,11 +51,18 @@ class MazeWalk:
 
 
 def render_walk(
-    seed: int, index: int, split: str = "train", frames: int = 300, size: int = 64, start: int = 0
+    seed: int,
+    index: int,
+    split: str = "train",
+    frames: int = 300,
+    size: int = 64,
+    start: int = 0,
+    looks: int = 0,
 ) -> MazeWalk:
     """Renders `frames` frames of walk number `index` of a split, from frame `start` on.
 
-    A frame does not depend on how many are rendered with it: walks are as long as one asks.
+    `looks`: how many sets of colours and patterns the mazes of a seed, in both splits, share; 0
+    gives each maze its own. A frame does not depend on how many are rendered with it: walks are as long as one asks.
 
     Raises:
       ValueError: unknown split, or a count, size or index out of range.
@@ -64,28 +71,29 @@ def render_walk(
         raise ValueError(f"maze_walk frames={frames}, start={start}: count from 1 and from 0")
     if size < 16 or size % 2:
         raise ValueError(f"maze_walk size={size}: use an even number from 16 on, e.g. 64")
-    scene, poses, actions = plan_walk(seed, index, split, start + frames)
+    scene, poses, actions = plan_walk(seed, index, split, start + frames, looks)
     poses, actions = poses[start:], actions[start:]
     return MazeWalk(render(scene, poses, size), actions, poses.astype(np.float32))
 
 
-def plan_walk(seed: int, index: int, split: str, frames: int):
+def plan_walk(seed: int, index: int, split: str, frames: int, looks: int = 0):
     """What `render_walk` draws: the Scene, poses (t, 3) float64 and actions (t,) uint8."""
     if split not in SPLITS:
         raise ValueError(f"maze_walk has no split {split!r}; it has {' and '.join(SPLITS)}")
     if seed < 0 or index < 0:
         raise ValueError(f"maze_walk seed={seed}, index={index}: neither can be negative")
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
-    scene = make_scene(rng)
+    look = np.random.default_rng([seed, len(SPLITS), index % looks]) if looks else rng
+    scene = make_scene(rng, look)
     return scene, *walk(rng, ~scene.solid, frames)
 
 
-def make_scene(rng: np.random.Generator) -> Scene:
-    """A random maze with its colours."""
+def make_scene(rng: np.random.Generator, look: np.random.Generator) -> Scene:
+    """A random maze, with colours and patterns drawn from `look`."""
     solid = make_maze(rng)
-    sky = SKIES[rng.integers(len(SKIES))]
-    floor = FLOORS[rng.integers(len(FLOORS))]
-    textures = wall_textures(rng, STYLES)
+    sky = SKIES[look.integers(len(SKIES))]
+    floor = FLOORS[look.integers(len(FLOORS))]
+    textures = wall_textures(look, STYLES)
     return Scene(solid, _regions(rng, solid), textures, floor, sky, rng.uniform(0, 2 * np.pi))
 
 

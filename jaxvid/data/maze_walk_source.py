@@ -17,8 +17,11 @@ class MazeWalkSource(Source):
     wanted frames are rendered, each time they are asked for (1.6 ms a frame of 64x64).
     """
 
-    def __init__(self, split: str, seed: int, count: int, frames: int, size: int, cache_mb: int):
+    def __init__(
+        self, split: str, seed: int, count: int, frames: int, size: int, cache_mb: int, looks: int
+    ):
         self.split, self.seed, self.count, self.size = split, seed, count, size
+        self.looks = looks
         self.total = max(FRAMES, frames)
         self.where = f"maze_walk-{seed}/{split}"
         self.room = cache_mb * 2**20 // (self.total * size * size * 3)
@@ -36,18 +39,20 @@ class MazeWalkSource(Source):
     def labels(self, i):
         """actions (t,) and poses (t, 3); see `MazeWalk`."""
         self._check_index(i)
-        _, poses, actions = plan_walk(self.seed, i, self.split, self.total)
+        _, poses, actions = plan_walk(self.seed, i, self.split, self.total, self.looks)
         return {"actions": actions, "poses": poses.astype(np.float32)}
 
     def render(self, i: int, start: int, stop: int) -> np.ndarray:
         """Frames start to stop - 1 of walk i, uint8 (t, h, w, 3)."""
         if i not in self.kept and len(self.kept) >= self.room:
-            walk = render_walk(self.seed, i, self.split, stop - start, self.size, start)
-            return walk.frames
+            return self._walk(i, stop - start, start)
         if i not in self.kept:  # two threads may both render it; they get the same
-            walk = render_walk(self.seed, i, self.split, self.total, self.size)
-            self.kept[i] = walk.frames
+            self.kept[i] = self._walk(i, self.total, 0)
         return self.kept[i][start:stop]
+
+    def _walk(self, i: int, frames: int, start: int) -> np.ndarray:
+        walk = render_walk(self.seed, i, self.split, frames, self.size, start, self.looks)
+        return walk.frames
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -52,6 +52,7 @@ class DataConfig:
     resize: str = ""  # "" refuses frames of another size; "center_crop" crops and scales them
     fps: float | None = None  # frame rate given to videos written from it; drops no frames
     seed: int = 0  # of the mazes of maze_walk
+    looks: int = 0  # maze_walk: sets of colours and patterns; 0 = every maze has its own
     train_videos: int = 1000  # maze_walk: walks in the train split
     test_videos: int | None = None  # maze_walk 100; videos 0 (both splits are all); CARLA 100
     cache_mb: int = 2048  # maze_walk: memory for rendered walks
@@ -95,7 +96,7 @@ def _open_maze_walk(config, dataset, split):
     tests = 100 if config.test_videos is None else config.test_videos
     count = config.train_videos if split == "train" else tests
     frames, size = config.frames or dataset.frames, config.size or dataset.size
-    return MazeWalkSource(split, config.seed, count, frames, size, config.cache_mb)
+    return MazeWalkSource(split, config.seed, count, frames, size, config.cache_mb, config.looks)
 
 
 def _open_npy(config, dataset, split):

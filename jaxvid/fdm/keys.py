@@ -2,16 +2,19 @@
 
 import collections
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 
 from jaxvid.core import torch_file
 from jaxvid.core.convert import CONV2D, TRANSPOSE, Rule, Transform, to_ours, to_theirs
 from jaxvid.fdm.model import Model, abstract_parameters
 from jaxvid.fdm.process import DiffusionConfig
+from jaxvid.fdm.train import State
 from jaxvid.fdm.unet import UNetConfig
 
 BLOCK = r"{side:input_blocks|output_blocks}.{i:\d+}.{j:\d+}"
@@ -235,6 +238,51 @@ def optimizer_moments(path: Path, config: UNetConfig) -> tuple[dict, dict, int]:
         for part in ("exp_avg", "exp_avg_sq")
     ]
     return *moments, int(np.asarray(states[order[0]]["step"]))
+
+
+def companion_state(path: Path, config: UNetConfig, state: State) -> State:
+    """The training state with what lies beside an upstream model file: optimiser, EMAs, step.
+
+    Args:
+      path: `model550000.pt`, `model_550000.pt` or `model_latest.pt`, or an EMA file.
+      config: the network.
+      state: fresh state around the model's parameters; parts without a file stay as they are,
+        with a line that says so.
+    """
+    match = re.fullmatch(r"(?:model_?|ema_[\d.]+_)(\d+|latest)\.pt", path.name)
+    if not match:
+        return state
+    stamp = match[1]
+    moments = [path.with_name(f"opt{dash}{stamp}.pt") for dash in ("", "_")]
+    found = next((file for file in moments if file.exists()), None)
+    optimizer = state.optimizer
+    if found is None:
+        print(f"{path.parent} has no opt{stamp}.pt: the optimiser starts fresh", flush=True)
+    else:
+        mu, nu, count = optimizer_moments(found, config)
+        optimizer = _with_moments(optimizer, mu, nu, count)
+    ema = dict(state.ema)
+    for rate in ema:
+        file = path.with_name(f"ema_{rate}_{stamp}.pt")
+        if file.exists():
+            ema[rate] = read_checkpoint(file).params
+        else:
+            print(f"{file} is not there: its EMA starts from {path.name}", flush=True)
+    return state._replace(optimizer=optimizer, ema=ema)
+
+
+def _with_moments(optimizer, mu, nu, count: int):
+    """The optax state with AdamW's moments and the step count put in."""
+
+    def fill(part):
+        if isinstance(part, optax.ScaleByAdamState):
+            return part._replace(mu=mu, nu=nu, count=np.int32(count))
+        if isinstance(part, optax.ScaleByScheduleState):
+            return part._replace(count=np.int32(count))
+        return part
+
+    known = (optax.ScaleByAdamState, optax.ScaleByScheduleState)
+    return jax.tree.map(fill, optimizer, is_leaf=lambda part: isinstance(part, known))
 
 
 def _zeros(tree):

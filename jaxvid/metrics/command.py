@@ -35,7 +35,7 @@ SECTIONS = {"mode", "metrics", "data", "elbo"}
 
 
 def main(argv: Sequence[str], compute_elbo: ComputeElbo | None = None) -> int:
-    """Runs the command line; user errors end in one line and exit code 1.
+    """Runs the command line; user errors end in one line and exit code 2.
 
     compute_elbo: writes the missing ELBO files of the sampling settings in a config file.
     """
@@ -43,7 +43,7 @@ def main(argv: Sequence[str], compute_elbo: ComputeElbo | None = None) -> int:
         run(argv, compute_elbo)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2
     return 0
 
 
