@@ -15,6 +15,7 @@ import pytest
 from jaxvid.core.mesh import MeshConfig
 from jaxvid.data.sources import DataConfig
 from jaxvid.fdm import training_run
+from jaxvid.fdm.flags import SAMPLING, TRAINING
 from jaxvid.fdm.process import DiffusionConfig
 from jaxvid.fdm.sample_config import SampleConfig
 from jaxvid.fdm.schemes import SCHEMES, FunctionScheme, make_scheme
@@ -156,6 +157,20 @@ def test_the_settings_it_names_exist():
         for section, field in re.findall(pattern, text):
             known = {f.name for cls in SECTIONS[section] for f in dataclasses.fields(cls)}
             assert field in known, f"{section}.{field}"
+
+
+def test_it_says_what_becomes_of_each_flag_of_fdm():
+    text = README[README.index("## Coming from FDM") :]
+    parts = text[text.index("Sampling:") : text.index("Files:")].split("Training:")
+    for part, flags in zip(parts, (SAMPLING, TRAINING), strict=True):
+        rows = [line for line in part.splitlines() if line.startswith("|")]
+        named = {name for row in rows for name in re.findall(r"`--(\w+)", row)}
+        assert named == set(flags) - {"checkpoint_path"}
+        for name, flag in flags.items():
+            section, _, field = flag.field.partition(".")
+            short = f"the same names in `{section}`" if name == field else flag.field
+            found = [row for row in rows if re.search(rf"`--{name}\b", row)]
+            assert any(flag.field in row or short in row for row in found) or not found, name
 
 
 def test_the_files_it_links_to_exist():
