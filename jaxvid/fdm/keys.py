@@ -70,7 +70,7 @@ RULES = [
 
 
 def family(state_dict: Mapping) -> str:
-    """"paper" or "refactored", from the first convolution and the spatial encoding.
+    """ "paper" or "refactored", from the first convolution and the spatial encoding.
 
     Raises:
       ValueError: the keys are not those of an FDM network.
@@ -97,6 +97,7 @@ def unet_config(arguments: Mapping, state_dict: Mapping) -> UNetConfig:
     fields = {
         "image_size": size,
         "channels": int(arguments.get("num_channels", 128)),
+        "channel_mult": _integers(arguments.get("channel_mult", "")),
         "res_blocks": int(arguments.get("num_res_blocks", 2)),
         "attention_at": tuple(size // r for r in resolutions if r <= size),
         "heads": int(arguments.get("num_heads", 4)),
@@ -120,6 +121,10 @@ def unet_config(arguments: Mapping, state_dict: Mapping) -> UNetConfig:
         padding_attends=bool(arguments.get("allow_interactions_between_padding", True)),
         **_positions(arguments, state_dict, frames),
     )
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(",") if part)
 
 
 def _positions(arguments: Mapping, state_dict: Mapping, frames: int) -> dict:
@@ -210,11 +215,16 @@ def convert(sources: list[Path]) -> tuple[dict, dict]:
 
 
 def revert(params, info: Mapping) -> dict:
-    """Upstream's nested file content from a checkpoint of ours."""
+    """Upstream's nested file content from a checkpoint of ours.
+
+    Levels other than upstream's for the image size are kept in an argument that upstream, which
+    cannot have them, does not know.
+    """
+    levels = {"channel_mult": ",".join(map(str, info["network"]["channel_mult"]))}
     tensors = {name: np.asarray(a) for name, a in state_dict(params).items()}
     return {
         "state_dict": collections.OrderedDict(tensors),
-        "config": dict(info["arguments"]),
+        "config": dict(info["arguments"]) | (levels if levels["channel_mult"] else {}),
         "step": int(info["step"]),
     }
 
