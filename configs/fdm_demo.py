@@ -25,7 +25,7 @@ def get_config(variant: str = "") -> ConfigDict:
     )
     config.sampling = section(
         SampleConfig,
-        scheme="hierarchy-2",
+        scheme="autoreg",  # windows of 4 + 4 frames, as in its training
         n_obs=12,
         max_frames=8,
         step_size=4,
@@ -36,7 +36,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.run = section(RunConfig, output="outputs/demo")
     config.mesh = section(MeshConfig)
     if variant == "mazes":
-        config.data = section(DataConfig, name="maze_walk", frames=48, size=32, test_videos=16)
+        config.data = section(
+            DataConfig, name="maze_walk", seed=7, looks=1, frames=48, size=32, test_videos=16
+        )
     elif variant == "tiny":
         config.data.frames = 16
         config.sampling.update({"n_obs": 4, "respacing": "ddim5", "video_size": 64})

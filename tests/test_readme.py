@@ -121,7 +121,7 @@ def test_the_commands_run_in_their_order(clone):
         )
         print(f"{time.monotonic() - start:.1f} s: {command.strip()}")
         assert done.returncode == 0, f"{command}\n{done.stdout}"
-    for folder in ("demo", "autoreg", "strided", "mine"):
+    for folder in ("demo", "two", "strided", "mine"):
         assert list((clone / "outputs" / folder / "videos").glob("*.mp4")), folder
         assert (clone / "outputs" / folder / "index.html").is_file()
 
