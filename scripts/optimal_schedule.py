@@ -55,7 +55,8 @@ def array(steps: list[int], flags: Mapping) -> str:
     if not steps:
         return "nothing left to do"
     limit = f"%{flags['slurm_max_array']}" if "slurm_max_array" in flags else ""
-    return f"submit a job script of this command without --submit: --array={','.join(map(str, steps))}{limit}"
+    numbers = ",".join(map(str, steps))
+    return f"give sbatch --array={numbers}{limit} and a script with this command without --submit"
 
 
 if __name__ == "__main__":

@@ -140,6 +140,31 @@ TRAINING = {
     "unobserve": switch(bare=True, note="logs stay in run.output, as log.csv and tensorboard/"),
 }
 
+SLURM = Flag(note="for sbatch; give it there")
+SEARCH = {
+    "num_timesteps": Flag(),
+    "subset_size": Flag(),
+    "step": Flag(),
+    "submit": switch(bare=True),
+    "slurm_max_array": Flag(),
+    "slurm_min_array": Flag(),
+    "slurm_cluster": SLURM,
+    "slurm_time_hrs": SLURM,
+    "slurm_mem": SLURM,
+}
+
+
+def search_flags(argv: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Values of the flags that only `video_optimal_schedule.py` has, and the other words.
+
+    The other words are for sampling_overrides, without the environment: a task of a SLURM array
+    searches one call of the scheme.
+    """
+    words = read_words(argv, SEARCH)
+    overrides = Overrides(words)
+    overrides.translate(SEARCH)
+    return words.flags, overrides.argv(words.config or SAMPLE_CONFIG)
+
 
 def sampling_overrides(argv: list[str], environ: Mapping[str, str] = os.environ) -> list[str]:
     """The command line of `video_sample.py` as one of scripts/sample.py.

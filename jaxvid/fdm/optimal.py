@@ -114,10 +114,20 @@ def optimal_observations(
     return _collect(path, len(steps))
 
 
-def _collect(path: Path, count: int) -> Schedule:
+def unfinished_steps(path, count: int) -> list[int]:
+    """Which of `count` steps of the schedule at `path` are still to be searched."""
+    finished = _finished(Path(path), count)
+    return [n for n in range(count) if n not in finished]
+
+
+def _finished(path: Path, count: int) -> Schedule:
     parts = {n: _partial_path(path, n) for n in range(count)}
     parts = {n: json.loads(file.read_text()) for n, file in parts.items() if file.exists()}
-    schedule = {n: part["observed"] for n, part in parts.items() if part["done"]}
+    return {n: part["observed"] for n, part in parts.items() if part["done"]}
+
+
+def _collect(path: Path, count: int) -> Schedule:
+    schedule = _finished(path, count)
     if len(schedule) == count:
         save_schedule(path, schedule)
     return schedule
@@ -145,7 +155,7 @@ def load_schedule(path) -> Schedule:
     path = Path(path)
     if not path.exists():
         raise ValueError(
-            f"there is no optimal schedule {path}; make it with `optimal_observations`"
+            f"there is no optimal schedule {path}; make it with scripts/optimal_schedule.py"
         )
     try:
         content = torch_file.load(path) if path.suffix == ".pt" else json.loads(path.read_text())
