@@ -15,6 +15,7 @@ from jaxvid.core.program import main
 from jaxvid.fdm import sample as fdm
 from jaxvid.fdm.flags import sampling_overrides
 from jaxvid.fdm.setup import sampling_settings
+from jaxvid.fdm.visualise import picture_settings, visualise
 from jaxvid.metrics.weights import lpips_embedder
 from jaxvid.runs.config import RunConfig
 from jaxvid.runs.fingerprint import Provenance, hash_json
@@ -30,6 +31,8 @@ def sample(argv: list[str]) -> int:
     only_plan = "--plan" in rest
     if unknown := [word for word in rest if word != "--plan"]:
         raise ValueError(f"unknown argument {unknown[0]}")
+    if config.get("sampling", {}).get("visualise"):
+        return draw_schedule(config)
     settings = sampling_settings(config)
     run_fields = dict(config.get("run", {})) | {"output": str(settings.folder)}
     run_config = build(RunConfig, run_fields, "config.run")
@@ -48,6 +51,14 @@ def sample(argv: list[str]) -> int:
     summary = run(lambda: fdm.load(settings, embed), requests, run_config, provenance, process)
     fdm.write_model_config(settings)
     return summary.exit_code
+
+
+def draw_schedule(config) -> int:
+    """Pictures of the calls instead of samples (`--just_visualise`)."""
+    settings = picture_settings(config)
+    embed = lpips_embedder(settings.sampling.lpips) if settings.needs_lpips else None
+    print(*visualise(settings, embed), sep="\n")
+    return 0
 
 
 def identity(path: str) -> str:

@@ -1,4 +1,6 @@
-"""Trains a model: python scripts/train.py --config=configs/fdm_demo_train.py --config.run.output=DIR
+"""Trains a model.
+
+python scripts/train.py --config=configs/fdm_demo_train.py --config.run.output=DIR
 
 Flags of FDM's `video_train.py` are accepted as well (README, section "Coming from FDM").
 """

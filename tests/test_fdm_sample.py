@@ -53,7 +53,7 @@ def settings(checkpoint, devices=1, **sampling) -> Settings:
 def run(config: Settings, monkeypatch, devices: int) -> dict[str, np.ndarray]:
     """All samples of all videos by request id."""
     every = jax.devices()
-    monkeypatch.setattr(jax, "devices", lambda *_: every[:devices])
+    monkeypatch.setattr(jax, "local_devices", lambda *_: every[:devices])
     generator = sample.load(config)
     requests = sample.requests(config)
     found = {}
@@ -102,7 +102,9 @@ def test_noise_depends_on_seed_and_id_only():
     many = sampler.call_noise(keys, 3, (2, 4, 4, 3))
     np.testing.assert_array_equal(one(5)[0], many(5)[1])
     assert not np.array_equal(many(5)[0], many(5)[1])
-    assert not np.array_equal(one(5), sampler.call_noise(request_key(1, "a")[None], 3, (2, 4, 4, 3))(5))
+    assert not np.array_equal(
+        one(5), sampler.call_noise(request_key(1, "a")[None], 3, (2, 4, 4, 3))(5)
+    )
 
 
 def test_padding_to_a_static_size_changes_nothing(checkpoint):

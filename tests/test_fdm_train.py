@@ -85,7 +85,7 @@ def test_other_settings_are_refused(undisturbed):
 
 
 def test_divergence_stops_with_a_message_and_saves_nothing(tmp_path):
-    with pytest.raises(training_run.Stopped, match=r"Lower train\.lr"):
+    with pytest.raises(training_run.DivergedError, match=r"Lower train\.lr"):
         training_run.run(setup_of(tmp_path, "train.lr=1e30", "train.log_every=1"))
     assert checkpoint.latest_step(tmp_path / "checkpoints") is None
 

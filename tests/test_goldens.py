@@ -56,7 +56,9 @@ class Case:
 
 
 def all_checks() -> dict:
-    modules = (importlib.import_module(f"checks.{m.name}") for m in pkgutil.iter_modules(checks.__path__))
+    modules = (
+        importlib.import_module(f"checks.{m.name}") for m in pkgutil.iter_modules(checks.__path__)
+    )
     return {kind: check for module in modules for kind, check in module.CHECKS.items()}
 
 

@@ -44,4 +44,8 @@ def attention(q, k, v, mask=None, *, implementation="auto"):
 def _fastest(q) -> str:
     """cuDNN takes half precision with head widths that are multiples of 8, up to 128."""
     half = q.dtype.itemsize == 2
-    return "cudnn" if jax.default_backend() == "gpu" and half and q.shape[-1] in range(8, 129, 8) else "xla"
+    return (
+        "cudnn"
+        if jax.default_backend() == "gpu" and half and q.shape[-1] in range(8, 129, 8)
+        else "xla"
+    )

@@ -17,7 +17,7 @@ PREFIX = "--config."
 def section(cls, **changes) -> ConfigDict:
     """A config section with every field of a settings dataclass, some of them changed.
 
-    Nothing is checked here, so that a required field can stay empty until the command line fills it.
+    Nothing is checked here: a required field can stay empty until the command line fills it.
     """
     return ConfigDict({field.name: field.default for field in dataclasses.fields(cls)} | changes)
 
@@ -31,7 +31,9 @@ def load_config(path: str) -> ConfigDict:
     name, _, variant = path.partition(":")
     file = Path(name).expanduser()
     if not file.is_file():
-        raise ValueError(f"--config={path}: there is no file {file}; see configs/ for those shipped")
+        raise ValueError(
+            f"--config={path}: there is no file {file}; see configs/ for those shipped"
+        )
     spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -120,7 +122,9 @@ def _field(section: ConfigDict, field: str, name: str):
 
 def _nearest(field: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(field, known, n=3)
-    return f"; did you mean {' or '.join(close)}?" if close else f"; known: {', '.join(sorted(known))}"
+    return (
+        f"; did you mean {' or '.join(close)}?" if close else f"; known: {', '.join(sorted(known))}"
+    )
 
 
 def _parse(text: str, old, name: str):
@@ -164,7 +168,9 @@ def _checked(value, hint, name: str):
         return tuple(_checked(item, kind, f"{name}[{i}]") for i, item in enumerate(value))
     if origin is typing.Literal:
         if value not in typing.get_args(hint):
-            raise ValueError(f"{name}={value!r} is not one of {', '.join(map(str, typing.get_args(hint)))}")
+            raise ValueError(
+                f"{name}={value!r} is not one of {', '.join(map(str, typing.get_args(hint)))}"
+            )
         return value
     if origin is not None or hint in (object, typing.Any):
         return value

@@ -5,15 +5,16 @@ from pathlib import Path
 
 import jax
 
-SLURM = ("SLURM_JOB_ID", "SLURM_PROCID", "SLURM_NTASKS")
+# Variables that srun (of several tasks) and OpenMPI's mpiexec set: how many processes there are.
+LAUNCHERS = {"SLURM_PROCID": "SLURM_NTASKS", "OMPI_COMM_WORLD_RANK": "OMPI_COMM_WORLD_SIZE"}
 
 
 def start(coordinator: str = "", processes: int = 0, index: int = -1) -> None:
     """Joins the processes of a multi-host run; alone, does nothing.
 
-    Under `srun` with several tasks SLURM says who they are. Elsewhere give all three values, as
-    arguments or as JAXVID_COORDINATOR (host:port), JAXVID_PROCESSES and JAXVID_PROCESS_INDEX.
-    Tasks of a SLURM array are separate runs and are not joined.
+    Under `srun` and `mpiexec` with several tasks the launcher says who they are. Elsewhere give all
+    three values, as arguments or as JAXVID_COORDINATOR (host:port), JAXVID_PROCESSES and
+    JAXVID_PROCESS_INDEX. Tasks of a SLURM array are separate runs and are not joined.
 
     Raises:
       ValueError: some but not all of the three values are given.
@@ -30,12 +31,15 @@ def start(coordinator: str = "", processes: int = 0, index: int = -1) -> None:
         )
     if all(given):
         jax.distributed.initialize(coordinator, processes, index)
-    elif all(name in os.environ for name in SLURM) and int(os.environ["SLURM_NTASKS"]) > 1:
+    elif any(
+        rank in os.environ and int(os.environ.get(count, 1)) > 1
+        for rank, count in LAUNCHERS.items()
+    ):
         jax.distributed.initialize()
 
 
 def keep_compilations(folder: str | os.PathLike = "") -> Path:
-    """Keeps compiled programs in `folder` (default: $JAX_COMPILATION_CACHE_DIR or the user's cache).
+    """Keeps compiled programs in `folder`: $JAX_COMPILATION_CACHE_DIR, else the user's cache.
 
     A later run of the same program on the same hardware starts from there.
     """

@@ -77,7 +77,9 @@ def _checked(name: str, leaf, sharding: NamedSharding) -> NamedSharding:
     try:
         sharding.shard_shape(leaf.shape)
     except ValueError as error:
-        raise ValueError(f"{name} {leaf.shape} cannot be split as {sharding.spec}: {error}") from None
+        raise ValueError(
+            f"{name} {leaf.shape} cannot be split as {sharding.spec}: {error}"
+        ) from None
     return sharding
 
 

@@ -62,7 +62,8 @@ def render_walk(
     """Renders `frames` frames of walk number `index` of a split, from frame `start` on.
 
     `looks`: how many sets of colours and patterns the mazes of a seed, in both splits, share; 0
-    gives each maze its own. A frame does not depend on how many are rendered with it: walks are as long as one asks.
+    gives each maze its own. A frame does not depend on how many are rendered with it: walks are as
+    long as one asks.
 
     Raises:
       ValueError: unknown split, or a count, size or index out of range.

@@ -111,7 +111,6 @@ class Conditioner(nn.Module):
     def positions(self, block, time, distances) -> RelativePositions:
         """The three position terms of one attention block."""
 
-
         def term(name):
             if self.config.positions == "table":
                 table = PositionTable(block.channels, block.heads, self.config.buckets, name=name)

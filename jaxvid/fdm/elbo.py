@@ -36,7 +36,7 @@ def gather_step(videos, observed: Sequence[Sequence[int]], latent: Sequence[Sequ
       (b, t, h, w, c) frames and their Frames. Padding has no mask and, as upstream has it, takes
       part in the temporal normalisation; beyond the longest row it does not exist.
     """
-    rows = [[*o, *l] for o, l in zip(observed, latent, strict=True)]
+    rows = [[*seen, *made] for seen, made in zip(observed, latent, strict=True)]
     longest = max(map(len, rows))
     size = max(size, longest)
     indices = np.array([row + [0] * (size - len(row)) for row in rows], np.int32)

@@ -47,7 +47,9 @@ def read_info(path) -> dict:
     """
     info = checkpoint.read_info(path)
     if info.get("kind") != "fdm":
-        raise ValueError(f"{path} holds a checkpoint of {info.get('kind', 'something else')}, not FDM")
+        raise ValueError(
+            f"{path} holds a checkpoint of {info.get('kind', 'something else')}, not FDM"
+        )
     return info
 
 
@@ -107,7 +109,9 @@ def initial_parameters(config: UNetConfig, key) -> dict:
     key_unet, key_conditioner = jax.random.split(key)
     frames = example_frames(config)
     timesteps = jnp.zeros(1)
-    x = jnp.zeros((*frames.indices.shape, config.image_size, config.image_size, config.image_channels))
+    x = jnp.zeros(
+        (*frames.indices.shape, config.image_size, config.image_size, config.image_channels)
+    )
     conditioner = Conditioner(config)
     variables = conditioner.init(key_conditioner, timesteps, frames.indices, frames.observed)
     terms = conditioner.apply(variables, timesteps, frames.indices, frames.observed)
@@ -140,7 +144,9 @@ def evaluate(config: UNetConfig, params: Mapping, x, x0, frames: Frames, terms, 
     )
 
 
-def network(config: UNetConfig, params: Mapping, x, x0, timesteps, frames: Frames, dropout_key=None):
+def network(
+    config: UNetConfig, params: Mapping, x, x0, timesteps, frames: Frames, dropout_key=None
+):
     """The whole network in one call.
 
     x, x0: (b, t, h, w, c); timesteps: (b,) rescaled; returns (b, t, h, w, out_channels).

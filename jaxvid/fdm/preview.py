@@ -38,9 +38,7 @@ def preview_video(setup, params) -> np.ndarray:
 @functools.lru_cache
 def _complete(network, diffusion: DiffusionConfig):
     respacing = STEPS if diffusion.steps > int(STEPS) else ""
-    process = make_process(
-        DiffusionConfig(**{**vars(diffusion), "respacing": respacing})
-    )
+    process = make_process(DiffusionConfig(**{**vars(diffusion), "respacing": respacing}))
 
     def complete(params, clean, frames):
         keys = jax.random.split(jax.random.key(0), clean.shape[0])

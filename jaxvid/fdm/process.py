@@ -62,7 +62,9 @@ def kept_timesteps(steps: int, respacing: str) -> np.ndarray:
         for stride in range(1, steps):
             if len(range(0, steps, stride)) == count:
                 return np.arange(0, steps, stride)
-        raise ValueError(f"respacing={respacing!r}: no integer stride keeps {count} of {steps} steps")
+        raise ValueError(
+            f"respacing={respacing!r}: no integer stride keeps {count} of {steps} steps"
+        )
     counts = [_count(text, respacing) for text in respacing.split(",")]
     kept, start = set(), 0
     for i, count in enumerate(counts):

@@ -21,7 +21,6 @@ from jaxvid.fdm.process import make_process
 from jaxvid.fdm.sample_config import Settings
 from jaxvid.fdm.sampler import (
     call_noise,
-    conditioning_chunk,
     denoise_window,
     gather_frames,
     make_window,
@@ -121,7 +120,7 @@ def plan(settings: Settings, wanted: list[Request]) -> plans.Plan:
     made = settings.T - sampling.n_obs
     note = f"{sampling.n_obs} observed, {len(steps)} calls x {evaluations // len(steps)} steps"
     frames = plans.Frames
-    mesh_size = make_mesh(settings.mesh).shape["data"]
+    mesh_size = make_mesh(settings.mesh, jax.local_devices()).shape["data"]
     return plans.Plan(
         frames=tuple(frames(r.id, settings.T, settings.T, settings.T, note) for r in wanted),
         flops=evaluation_flops(settings) * evaluations * len(wanted) * (made > 0),
@@ -181,7 +180,7 @@ class Generator:
 
     def __init__(self, settings: Settings, embed=None):
         self.settings = settings
-        self.mesh = make_mesh(settings.mesh)
+        self.mesh = make_mesh(settings.mesh, jax.local_devices())  # processes share out requests
         self.batch_size = batch_size(settings, self.mesh.shape["data"])
         self.devices = f"{self.mesh.size} x {jax.devices()[0].device_kind}"
         self.params = load_model(settings.checkpoint, replicated(self.mesh)).params

@@ -45,7 +45,7 @@ class SampleConfig:
     video: Literal["mp4", "gif", "none"] = "mp4"
     video_size: int = 256  # small frames are enlarged to at least this many pixels
     seed: int = 0
-    visualise: Literal["", "small", "big", "refactored"] = ""  # only draw the schedule, in this style
+    visualise: Literal["", "small", "big", "refactored"] = ""  # only draw the schedule, so
 
     def __post_init__(self):
         for field in ("n_obs", "step_size", "max_frames", "subset_size"):

@@ -41,7 +41,9 @@ def sampling_settings(config: ConfigDict) -> Settings:
       ValueError: see config.build; no FDM checkpoint; data that does not fit it; a scheme that
         cannot complete the videos.
     """
-    check_sections(config, ("mode", "checkpoint", "network_dtype", "data", "sampling", "run", "mesh"))
+    check_sections(
+        config, ("mode", "checkpoint", "network_dtype", "data", "sampling", "run", "mesh")
+    )
     if not config.get("checkpoint"):
         raise ValueError("config.checkpoint is empty; give a checkpoint folder or a .pt file")
     sampling = build_section(SampleConfig, config, "sampling")

@@ -30,7 +30,9 @@ class TrainConfig:
     marginal_frames: bool = False  # also draw frames without content (`do_inefficient_marg`)
     pad_with_random_frames: bool = True
     padding_masks: Literal["none", "upstream"] = "none"
-    loss_average: Literal["upstream", "masked"] = "upstream"  # "masked" divides by frames that count
+    loss_average: Literal["upstream", "masked"] = (
+        "upstream"  # "masked" divides by frames that count
+    )
     microbatch_gradients: Literal["mean", "sum"] = "mean"  # upstream sums
     timestep_sampler: Literal["uniform", "loss-second-moment"] = "uniform"
     seed: int = 0
@@ -166,5 +168,5 @@ def train_step(config: TrainConfig, unet: UNetConfig, process: Process, state: S
     if config.microbatch_gradients == "mean":
         total = jax.tree.map(lambda g: g / count, total)
     metrics = {name: values.reshape(-1) for name, values in terms.items()}
-    metrics["grad_norm"] = optax.global_norm(total)
+    metrics["grad_norm"] = optax.tree.norm(total)
     return update(config, state, total), metrics

@@ -44,7 +44,7 @@ class Setup:
     data: DataConfig
     train: train.TrainConfig
     run: RunConfig
-    mesh: MeshConfig = MeshConfig()
+    mesh: MeshConfig
 
     def __post_init__(self):
         if not self.run.output:
@@ -59,7 +59,9 @@ class Setup:
     @property
     def fingerprint(self) -> dict:
         """What a resumed run must share with the one it continues."""
-        fields = {name: dataclasses.asdict(getattr(self, name)) for name in ("network", "diffusion")}
+        fields = {
+            name: dataclasses.asdict(getattr(self, name)) for name in ("network", "diffusion")
+        }
         free = ("steps", "log_every", "save_every", "sample_every", "keep")
         settings = dataclasses.asdict(self.train)
         fields["train"] = {name: settings[name] for name in settings if name not in free}
@@ -67,8 +69,8 @@ class Setup:
         return fields
 
 
-class Stopped(Exception):
-    """Training ended early, with a message for the user."""
+class DivergedError(ValueError):
+    """The loss is no longer finite."""
 
 
 def run(setup: Setup) -> train.State:
@@ -76,7 +78,7 @@ def run(setup: Setup) -> train.State:
 
     Raises:
       ValueError: settings, data or the checkpoint to start from do not fit.
-      Stopped: the loss is no longer finite.
+      DivergedError: the loss is no longer finite.
     """
     source = open_source(setup.data, "train")
     if source.size != setup.network.image_size:
@@ -334,7 +336,7 @@ def _report(setup, log, step: int, pending, timestep_count: int) -> None:
     means = {name: float(np.mean(numbers)) for name, numbers in values.items()}
     if not (math.isfinite(means["loss"]) and math.isfinite(means["grad_norm"])):
         latest = checkpoint.latest_step(setup.folder / "checkpoints")
-        raise Stopped(
+        raise DivergedError(
             f"loss={means['loss']} grad_norm={means['grad_norm']} near update {step}; nothing was "
             f"saved since update {latest}. Lower train.lr={setup.train.lr}, or check the data"
         )
@@ -379,8 +381,10 @@ class Log:
 
     def sample(self, setup: Setup, state: train.State, step: int) -> None:
         """Completes two test clips with the first EMA and writes them as a GIF."""
-        params = next(iter(state.ema.values()))
-        clip = preview_video(setup, params)
+        params = jax.tree.map(np.asarray, next(iter(state.ema.values())))
+        alone = make_mesh(MeshConfig(), jax.local_devices()[:1])  # the other processes go on
+        with jax.set_mesh(alone):
+            clip = preview_video(setup, params)
         path = self.folder / "samples" / f"step_{step:08d}.gif"
         with video.VideoWriter(path, fps=4) as writer:
             writer.write(clip)
