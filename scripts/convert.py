@@ -105,8 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             print(convert(args.model, sources, output, args.overwrite))
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

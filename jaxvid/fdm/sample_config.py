@@ -37,7 +37,7 @@ class SampleConfig:
     optimality: str = ""  # observe the frames of an optimal schedule of this kind
     schedule: str = ""  # its file; "": optimal_schedule.json or .pt in the evaluation folder
     distance: Literal["lpips", "pixels"] = "lpips"  # of the adaptive schemes
-    lpips: str = ""  # converted LPIPS weights, for distance="lpips"
+    lpips: str = "checkpoints/lpips_alex"  # converted weights, for distance="lpips"
     eval_dir: str = ""  # replaces results/<checkpoint>; the name of the settings is appended
     name_dataset: bool = False  # put the dataset in the name (`--override_dataset`)
     pixels: Literal["round", "truncate"] = "round"  # of saved samples; upstream truncates

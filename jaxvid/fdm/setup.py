@@ -84,7 +84,7 @@ def sampling_data(section: Mapping, model) -> DataConfig:
             f"{', '.join(DATASETS)}"
         )
     side = model.network.image_size
-    if fields["name"] == "videos" and fields.get("size") is None:
+    if fields["name"] in ("videos", "maze_walk") and fields.get("size") is None:
         fields["size"] = side
     data = build(DataConfig, fields, "config.data")
     source = open_source(data, "test")
