@@ -7,6 +7,7 @@ call instead of at every evaluation.
 """
 
 import dataclasses
+import functools
 from typing import Literal, NamedTuple
 
 import flax.linen as nn
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 from einops import rearrange, repeat
 
 from jaxvid.core.attention import attention
+from jaxvid.core.convolution import convolve, convolve_doubled
 
 GROUPS = 32
 MULTIPLIERS = {256: (1, 1, 2, 2, 4, 4), 128: (1, 1, 2, 3, 4), 64: (1, 2, 3, 4), 32: (1, 2, 2, 2)}
@@ -195,30 +197,51 @@ class GroupNorm(nn.Module):
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
-        y = rearrange(x.astype(jnp.float32), "b t h w (g c) -> b t h w g c", g=GROUPS)
-        axes = (2, 3, 5) if self.over == "space" else (1, 5)
-        weight = None
-        if self.over == "time" and real is not None:
-            weight = rearrange(real, "b t -> b t 1 1 1 1") > 0
-        mean = jnp.mean(y, axes, keepdims=True, where=weight)
-        variance = jnp.mean(jnp.square(y - mean), axes, keepdims=True, where=weight)
-        y = rearrange((y - mean) * jax.lax.rsqrt(variance + 1e-5), "b t h w g c -> b t h w (g c)")
-        return (y * scale + bias).astype(x.dtype)
+        pool = mean_over_space if self.over == "space" else functools.partial(mean_over_time, real)
+        y = x.astype(jnp.float32)
+        y = y - pool(y)
+        y = y * (jax.lax.rsqrt(pool(jnp.square(y)) + 1e-5) * scale) + bias
+        return y.astype(x.dtype)
 
 
-def conv3x3(x, features: int, name: str, dtype="float32", stride: int = 1, zero: bool = False):
-    """A 3x3 convolution with PyTorch's padding of one pixel on all sides, and its initial weights."""
-    kernel, bias = initial(9 * x.shape[-1], zero)
-    return nn.Conv(
-        features,
-        (3, 3),
-        stride,
-        padding=1,
-        dtype=dtype,
-        kernel_init=kernel,
-        bias_init=bias,
-        name=name,
-    )(x)
+def mean_over_space(y):
+    """Mean over the pixels and channels of each group, for each channel: (b, t, 1, 1, c).
+
+    Pixels before channels: on CPUs three times as fast as all at once.
+    """
+    channels = rearrange(jnp.mean(y, (2, 3)), "b t (g c) -> b t g c", g=GROUPS)
+    return repeat(channels.mean(-1), "b t g -> b t 1 1 (g c)", c=channels.shape[-1])
+
+
+def mean_over_time(real, y):
+    """Mean over the real frames and the channels of each group: (b, 1, h, w, c)."""
+    y = rearrange(y, "b t h w (g c) -> b t h w g c", g=GROUPS)
+    weight = None if real is None else rearrange(real, "b t -> b t 1 1 1 1") > 0
+    mean = jnp.mean(y, (1, 5), where=weight)
+    return repeat(mean, "b h w g -> b 1 h w (g c)", c=y.shape[-1])
+
+
+class Conv3x3(nn.Module):
+    """A 3x3 convolution with one pixel of padding; initial weights as PyTorch's."""
+
+    features: int
+    dtype: str = "float32"
+    stride: int = 1
+    zero: bool = False  # initial weights
+    double: bool = False  # of images enlarged twice first
+
+    @nn.compact
+    def __call__(self, x):
+        """x: (b, t, h, w, c); returns (b, t, h', w', features)."""
+        kernel_init, bias_init = initial(9 * x.shape[-1], self.zero)
+        kernel = self.param("kernel", kernel_init, (3, 3, x.shape[-1], self.features))
+        bias = self.param("bias", bias_init, (self.features,))
+        frames = rearrange(x.astype(self.dtype), "b t h w c -> (b t) h w c")
+        if self.double:
+            y = convolve_doubled(frames, kernel)
+        else:
+            y = convolve(frames, kernel.astype(self.dtype), self.stride)
+        return rearrange(y + bias.astype(self.dtype), "(b t) h w c -> b t h w c", b=x.shape[0])
 
 
 def linear(x, features: int, name: str, dtype="float32", zero: bool = False):
@@ -250,14 +273,14 @@ class ResBlock(nn.Module):
         config = self.config
         time = rearrange(time, "b t c -> b t 1 1 c").astype(x.dtype)
         h = nn.silu(GroupNorm(name="in_norm")(x))
-        h = conv3x3(h, self.channels, "in_conv", config.dtype)
+        h = Conv3x3(self.channels, config.dtype, name="in_conv")(h)
         if config.scale_shift_norm:
             scale, shift = jnp.split(time, 2, axis=-1)
             h = GroupNorm(name="out_norm")(h) * (1 + scale) + shift
         else:
             h = GroupNorm(name="out_norm")(h + time)
         h = nn.Dropout(config.dropout)(nn.silu(h), deterministic=deterministic)
-        h = conv3x3(h, self.channels, "out_conv", config.dtype, zero=True)
+        h = Conv3x3(self.channels, config.dtype, zero=True, name="out_conv")(h)
         if x.shape[-1] != self.channels:
             x = linear(x, self.channels, "skip", config.dtype)
         return x + h
@@ -386,9 +409,7 @@ class UNet(nn.Module):
 
         def run(h, stage):
             for block in stage:
-                if block.kind == "conv":
-                    h = conv3x3(h, block.channels, block.name, config.dtype)
-                elif block.kind == "res":
+                if block.kind == "res":
                     time = conditioning[block.name]
                     h = res(block.channels, config, name=block.name)(h, time, deterministic)
                 elif block.kind == "attention":
@@ -396,11 +417,10 @@ class UNet(nn.Module):
                     h = attend(block.heads, config, name=block.name)(
                         h, positions, allowed, frames.real
                     )
-                elif block.kind == "down":
-                    h = conv3x3(h, block.channels, block.name, config.dtype, stride=2)
                 else:
-                    h = repeat(h, "b t h w c -> b t (h up) (w left) c", up=2, left=2)
-                    h = conv3x3(h, block.channels, block.name, config.dtype)
+                    stride = 2 if block.kind == "down" else 1
+                    conv = functools.partial(Conv3x3, double=block.kind == "up", name=block.name)
+                    h = conv(block.channels, config.dtype, stride)(h)
             return h
 
         h = network_input(x, x0, frames, config.indicator).astype(config.dtype)
@@ -419,5 +439,5 @@ class UNet(nn.Module):
         for stage in outputs:
             h = run(jnp.concatenate([h, skips.pop()], -1), stage)
         h = nn.silu(GroupNorm(name="out_norm")(h))
-        h = conv3x3(h, config.out_channels, "out_conv", config.dtype, zero=True)
+        h = Conv3x3(config.out_channels, config.dtype, zero=True, name="out_conv")(h)
         return h.astype(jnp.float32)
