@@ -5,6 +5,7 @@ generations, are accepted as well (README, section "Coming from FDM").
 """
 
 import sys
+from pathlib import Path
 
 import jax
 
@@ -33,12 +34,12 @@ def sample(argv: list[str]) -> int:
         raise ValueError(f"unknown argument {unknown[0]}")
     if config.get("sampling", {}).get("visualise"):
         return draw_schedule(config)
+    distributed.start()  # before anything that touches a device, such as reading a .pt file
+    distributed.keep_compilations()
     settings = sampling_settings(config)
     run_fields = dict(config.get("run", {})) | {"output": str(settings.folder)}
     run_config = build(RunConfig, run_fields, "config.run")
     embed = lpips_embedder(settings.sampling.lpips) if settings.needs_lpips else None
-    distributed.start()
-    distributed.keep_compilations()
     requests = fdm.requests(settings)
     provenance = Provenance(hash_json(fdm.result_settings(settings)), identity(settings.checkpoint))
     process = (jax.process_index(), jax.process_count())
@@ -49,7 +50,8 @@ def sample(argv: list[str]) -> int:
         return 0
     print("\n".join(plan.lines()), flush=True)
     summary = run(lambda: fdm.load(settings, embed), requests, run_config, provenance, process)
-    fdm.write_model_config(settings)
+    if not summary.stopped:
+        fdm.write_model_config(settings)
     return summary.exit_code
 
 
@@ -63,7 +65,8 @@ def draw_schedule(config) -> int:
 
 def identity(path: str) -> str:
     """Hash that tells checkpoints apart."""
-    return sha256(path) if path.endswith((".pt", ".pth")) else checkpoint.fingerprint(path)
+    path = Path(path).expanduser()
+    return sha256(path) if path.suffix in (".pt", ".pth") else checkpoint.fingerprint(path)
 
 
 if __name__ == "__main__":

@@ -159,3 +159,30 @@ def test_all_calls_share_one_compilation(checkpoint):
     list(generator.generate(requests[:2]))
     list(generator.generate(requests[2:6]))
     assert generator._complete._cache_size() == 1
+
+
+def test_goal_frames_stay_though_a_window_runs_over_them(checkpoint, monkeypatch):
+    config = settings(checkpoint, scheme="goal-directed-mixed", num_samples=1, indices=(0,))
+    given = config.given_frames()
+    assert any(given & set(step.latent) for step in config.steps())
+    found = run(config, monkeypatch, 1)["sample_0000-0"]
+    truth = sample.open_source(config.data, "test")[0].transpose(0, 3, 1, 2)
+    np.testing.assert_array_equal(found[sorted(given)], truth[sorted(given)])
+
+
+def test_what_does_not_change_samples_is_not_in_their_fingerprint(checkpoint):
+    def found(**changes):
+        return sample.result_settings(settings(checkpoint, **changes))
+
+    assert found() == found(batch_size=2, step_size=3, max_frames=6, lpips="elsewhere", batch=0)
+    assert found() != found(n_obs=3) and found() != found(clip=False)
+    pixels = found(scheme="adaptive-autoreg", distance="pixels")
+    with pytest.raises(ValueError, match="elsewhere"):  # their contents count
+        found(scheme="adaptive-autoreg", lpips="elsewhere")
+    assert pixels["distance"] == "pixels"
+
+
+def test_upstreams_faults_end_before_anything_is_loaded(checkpoint):
+    settings(checkpoint, scheme="adaptive-autoreg", upstream_faults=True)
+    with pytest.raises(ValueError, match="upstream's 'autoreg' makes no frame"):
+        settings(checkpoint, scheme="autoreg", n_obs=12, upstream_faults=True)

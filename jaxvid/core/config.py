@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import difflib
 import importlib.util
+import inspect
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -39,7 +40,11 @@ def load_config(path: str) -> ConfigDict:
     spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
         raise ValueError(f"--config={path}: {file} has no function get_config()")
-    return module.get_config(variant) if variant else module.get_config()
+    if not variant:
+        return module.get_config()
+    if not inspect.signature(module.get_config).parameters:
+        raise ValueError(f"--config={path}: {file} has no variants")
+    return module.get_config(variant)
 
 
 def override(config: ConfigDict, assignments: Sequence[str]) -> None:

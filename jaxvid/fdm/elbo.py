@@ -14,7 +14,7 @@ from einops import rearrange
 from jaxvid.core.files import atomic_path
 from jaxvid.core.noise import request_key
 from jaxvid.data.sources import open_source
-from jaxvid.fdm import diffusion, marking, naming
+from jaxvid.fdm import diffusion, marking, naming, schemes
 from jaxvid.fdm.model import load_model, network
 from jaxvid.fdm.process import make_process
 from jaxvid.fdm.sample import video_indices
@@ -63,6 +63,8 @@ def evaluate_elbo(settings: Settings) -> list[Path]:
       ValueError: an adaptive scheme (its calls depend on samples), or see video_indices.
     """
     sampling = settings.sampling
+    if schemes.is_adaptive(sampling.scheme):
+        raise ValueError(f"the scheme {sampling.scheme!r} depends on samples and has no ELBO")
     source = open_source(settings.data, sampling.split)
     wanted = video_indices(settings, source)
     name = functools.partial(

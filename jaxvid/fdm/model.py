@@ -63,7 +63,9 @@ def describe_model(path) -> Model:
     if not path.exists():
         raise ValueError(f"there is no checkpoint {path}")
     if path.suffix in (".pt", ".pth"):
-        return dataclasses.replace(load_model(path), params={})
+        from jaxvid.fdm.keys import read_checkpoint
+
+        return dataclasses.replace(read_checkpoint(path), params={})
     info = read_info(path)
     return Model(
         network=build(UNetConfig, info["network"], f"{path}: network"),

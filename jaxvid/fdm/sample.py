@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxvid.core import checkpoint
 from jaxvid.core.files import atomic_path
 from jaxvid.core.mesh import make_mesh, over_data, replicated
 from jaxvid.core.noise import request_key
@@ -28,6 +29,7 @@ from jaxvid.fdm.sampler import (
 )
 from jaxvid.fdm.unet import Frames
 from jaxvid.runs import plan as plans
+from jaxvid.runs.manifest import Manifest
 from jaxvid.runs.requests import Chunk, Request, Stage
 
 
@@ -98,9 +100,11 @@ def _request(settings: Settings, source: Source, index: int, sample: int, error:
 def result_settings(settings: Settings) -> dict:
     """What decides the contents of the outputs, for their fingerprint."""
     sampling = dataclasses.asdict(settings.sampling)
-    for field in ("batch_size", "indices", "subset_size", "subset", "num_samples", "sample_idx"):
+    which = ("batch_size", "batch", "indices", "subset_size", "subset", "num_samples", "sample_idx")
+    names = ("eval_dir", "name_dataset", "visualise")
+    resolved = ("max_frames", "step_size", "optimality", "schedule", "distance", "lpips")
+    for field in (*which, *names, *resolved):
         del sampling[field]
-    del sampling["eval_dir"], sampling["schedule"], sampling["batch"], sampling["visualise"]
     data = dataclasses.asdict(settings.data) | {"cache_mb": 0, "root": ""}
     return {
         "mode": "fdm",
@@ -110,6 +114,8 @@ def result_settings(settings: Settings) -> dict:
         "diffusion": dataclasses.asdict(settings.diffusion),
         "frames": [settings.T, settings.max_frames, settings.step_size],
         "schedule": settings.optimal(),
+        "distance": settings.sampling.distance if schemes.is_adaptive(sampling["scheme"]) else "",
+        "embedding": settings.needs_lpips and checkpoint.fingerprint(settings.sampling.lpips),
     }
 
 
@@ -187,6 +193,8 @@ class Generator:
         self.source = open_source(settings.data, settings.sampling.split)
         self.process = make_process(settings.diffusion)
         self.embed = embed
+        self.given = np.zeros(settings.T, bool)
+        self.given[sorted(settings.given_frames())] = True
         self._read = functools.lru_cache(maxsize=4 * self.batch_size)(self.source.__getitem__)
         self._complete = jax.jit(self._complete_call, donate_argnums=1)
 
@@ -216,9 +224,7 @@ class Generator:
         """Runs the scheme; leaves the completed videos in `self.videos`."""
         settings = self.settings
         scheme = settings.scheme(self._embed)
-        given = np.zeros(settings.T, bool)
-        given[sorted(scheme.observed_frames)] = True
-        start = marking.normalise(truth) * given[:, None, None, None]
+        start = marking.normalise(truth) * self.given[:, None, None, None]
         place = over_data(self.mesh)
         self.videos = jax.device_put(start.astype(np.float32), place)
         keys = jax.device_put(keys, place)
@@ -250,7 +256,8 @@ class Generator:
             clip=sampling.clip,
             guidance=sampling.guidance,
         )
-        return scatter_latent(videos, found, frames)
+        kept = jnp.asarray(self.given)[frames.indices]  # goal frames can lie in a window
+        return scatter_latent(videos, found, frames._replace(latent=frames.latent * ~kept))
 
     def _embed(self, indices: list[int]) -> np.ndarray:
         """(b, n, d) embedding of frames as they are now, for the adaptive schemes."""
@@ -261,6 +268,8 @@ class Generator:
 
     def _outputs(self, index: int, request: Request, truth, video) -> Iterator[Chunk]:
         sampling = self.settings.sampling
+        if not np.isfinite(video).all():
+            raise ValueError("the sampled frames hold NaN or infinite values")
         saved = marking.quantise(video, truncate=sampling.pixels == "truncate")
         yield Chunk(index, "sample", saved.transpose(0, 3, 1, 2))
         if "video" in request.outputs:
@@ -281,10 +290,11 @@ def shown(settings: Settings, truth: np.ndarray, sample: np.ndarray) -> np.ndarr
 
 def write_model_config(settings: Settings) -> None:
     """`model_config.json` of the evaluation folder, as upstream's scripts write and read it."""
-    path = settings.folder / "model_config.json"
+    manifest = Manifest(settings.folder)
     content = settings.arguments | {
         "use_ddim": settings.sampling.method == "ddim",
         "timestep_respacing": settings.sampling.respacing,
     }
-    with atomic_path(path) as temporary:
+    # Under the lock, since a process that starts clears temporary files it finds.
+    with manifest.locked(), atomic_path(settings.folder / "model_config.json") as temporary:
         temporary.write_text(json.dumps(content, indent=4))

@@ -80,14 +80,12 @@ class Settings:
     output: str = ""  # folder of all outputs, in place of upstream's names
 
     def __post_init__(self):
-        sampling = self.sampling
         if self.max_frames > self.T:
             raise ValueError(
                 f"sampling.max_frames={self.max_frames} exceeds the T={self.T} frames of a video"
             )
         make_process(self.diffusion)
-        if not sampling.upstream_faults:
-            self.steps()
+        self.steps()
 
     def scheme(self, embed=None) -> schemes.Scheme:
         """A fresh iterator over the calls of one batch of videos."""
@@ -106,11 +104,23 @@ class Settings:
     def steps(self) -> list[schemes.Step]:
         """The calls of the scheme; of adaptive ones only the latent frames are final."""
         if self.sampling.upstream_faults:
-            return list(self.scheme())
+            return self._faulty_steps()
         return schemes.validate(
             self.sampling.scheme,
             *(self.T, self.sampling.n_obs, self.max_frames, self.step_size, self.optimal()),
         )
+
+    def _faulty_steps(self) -> list[schemes.Step]:
+        try:
+            steps = list(self.scheme(_no_look))
+        except (ArithmeticError, AssertionError, LookupError) as error:
+            raise ValueError(f"upstream's {self.sampling.scheme!r} fails: {error!r}") from error
+        if not steps or max(step.frames for step in steps) > self.max_frames:
+            raise ValueError(
+                f"upstream's {self.sampling.scheme!r} makes no frame, or takes more than "
+                f"max_frames={self.max_frames} in a call; set upstream_faults=False"
+            )
+        return steps
 
     @property
     def needs_lpips(self) -> bool:
@@ -119,7 +129,7 @@ class Settings:
 
     def given_frames(self) -> frozenset[int]:
         """The frames whose true content the scheme starts from."""
-        return self.scheme(lambda frames: np.zeros((1, len(frames), 1))).observed_frames
+        return self.scheme(_no_look).observed_frames
 
     def optimal(self):
         """The optimal schedule asked for, or None."""
@@ -159,3 +169,8 @@ class Settings:
             respacing=sampling.respacing,
             step=self.step,
         )
+
+
+def _no_look(frames: list[int]) -> np.ndarray:
+    """Stands for the look of the frames where the videos are not there."""
+    return np.zeros((1, len(frames), 1))

@@ -130,10 +130,10 @@ def denoise_window(
       (b, t, h, w, c)
     """
     batch = x0.shape[0]
-    wide = jax.tree.map(lambda a: jnp.broadcast_to(a, (batch, a.shape[1])), frames)
-    masks = wide
+    shown = frames
     if guidance:
-        masks = wide._replace(observed=jnp.zeros_like(wide.observed), latent=wide.used)
+        shown = frames._replace(observed=jnp.zeros_like(frames.observed), latent=frames.used)
+    wide, masks = jax.tree.map(lambda a: jnp.broadcast_to(a, (batch, a.shape[1])), (frames, shown))
 
     def body(x, inputs):
         i, step, terms = inputs
@@ -149,7 +149,7 @@ def denoise_window(
     def chunk(x, inputs):
         i, step = inputs
         times = jnp.asarray(process.network_timesteps)[step]
-        terms = jax.vmap(lambda time: condition(config, params, time[None], frames))(times)
+        terms = jax.vmap(lambda time: condition(config, params, time[None], shown))(times)
         return jax.lax.scan(body, x, (i, step, terms))[0], None
 
     size = conditioning_chunk(config, params, process, frames)

@@ -46,7 +46,7 @@ def this_share(
       environ: where the variables of SLURM are looked up.
     """
     index, count = _parse(shard) if shard else _array_task(environ)
-    return Share(index * process[1] + process[0], count * process[1])
+    return Share(index + count * process[0], count * process[1])
 
 
 def _parse(shard: str) -> tuple[int, int]:
