@@ -60,5 +60,5 @@ def test_doubled_images():
     found = convolve_doubled(x, kernel)
     np.testing.assert_allclose(found, enlarged(x, kernel), atol=1e-5)  # kernel rows summed first
     ours, wanted = gradients(convolve_doubled, x, kernel), gradients(enlarged, x, kernel)
-    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+    close = functools.partial(np.testing.assert_allclose, atol=1e-4)  # sums of 100 terms of 1 to 10
     jax.tree.map(close, ours, wanted)

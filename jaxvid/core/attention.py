@@ -43,9 +43,11 @@ def attention(q, k, v, mask=None, *, implementation="auto"):
 
 def _fastest(q) -> str:
     """cuDNN takes half precision with head widths that are multiples of 8, up to 128."""
-    half = q.dtype.itemsize == 2
-    return (
-        "cudnn"
-        if jax.default_backend() == "gpu" and half and q.shape[-1] in range(8, 129, 8)
-        else "xla"
-    )
+    fits = q.dtype.itemsize == 2 and q.shape[-1] in range(8, 129, 8)
+    return "cudnn" if fits and _platform() == "gpu" else "xla"
+
+
+def _platform() -> str:
+    """The platform compiled for: that of the mesh, whose devices need not be there, or JAX's."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return device.platform if device is not None else jax.default_backend()

@@ -306,7 +306,7 @@ class TemporalAttention(nn.Module):
     @nn.compact
     def __call__(self, x, positions: RelativePositions, allowed, real=None):
         """x: (b, t, h, w, c); allowed: (b, t, u) bool; real: (b, t) or None."""
-        b, t, height, width, c = x.shape
+        b, _, height, width, c = x.shape
         x = GroupNorm("time", name="norm")(x, real)
         q, k, v = split_heads(linear(x, 3 * c, "qkv", self.config.dtype), self.heads)
         # Videos that share their position terms are folded into the pixels they apply to.
@@ -339,7 +339,7 @@ class SpatialAttention(nn.Module):
     @nn.compact
     def __call__(self, x):
         """x: (b, t, h, w, c)"""
-        b, t, height, width, c = x.shape
+        b, _, height, _, c = x.shape
         x = GroupNorm(name="norm")(x)
         q, k, v = split_heads(linear(x, 3 * c, "qkv", self.config.dtype), self.heads)
         q, k, v = (rearrange(a, "b t h w k d -> (b t) (h w) k d") for a in (q, k, v))
@@ -361,9 +361,7 @@ class AttentionBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x, positions, allowed, real=None):
-        x = TemporalAttention(self.heads, self.config, name="temporal")(
-            x, positions, allowed, real
-        )
+        x = TemporalAttention(self.heads, self.config, name="temporal")(x, positions, allowed, real)
         return SpatialAttention(self.heads, self.config, name="spatial")(x)
 
 
@@ -431,7 +429,8 @@ class UNet(nn.Module):
             skips.append(h)  # before the encodings: the skip does not contain them
             if index == encode_after and config.spatial_encoding:
                 normal = nn.initializers.normal(1.0)
-                h = h + self.param("spatial_encoding", normal, (side, side, channels)).astype(h.dtype)
+                encoding = self.param("spatial_encoding", normal, (side, side, channels))
+                h = h + encoding.astype(h.dtype)
             if index == encode_after and config.frame_encoding:
                 encoding = conditioning["frame_encoding"]
                 h = h + rearrange(encoding, "b t c -> b t 1 1 c").astype(h.dtype)
