@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from jaxvid.core import checkpoint, torch_file
+from jaxvid.core import checkpoint, program, torch_file
 from jaxvid.core.files import sha256
 from jaxvid.fdm import keys as fdm
 from jaxvid.metrics import keys as metrics
@@ -91,22 +91,20 @@ def revert(model: str, sources: Sequence[Path], output: Path, part: str = "") ->
     return f"wrote {output}"
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     sources = [source.expanduser() for source in args.source]
     output = args.output.expanduser()
-    try:
-        for source in sources:
-            if not args.reverse and not source.is_file():
-                raise ValueError(f"--source={source}: there is no such file")
-        check_output(output, args.overwrite)
-        if args.reverse:
-            print(revert(args.model, sources, output, args.part))
-        else:
-            print(convert(args.model, sources, output, args.overwrite))
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    for source in sources:
+        if not args.reverse and not source.is_file():
+            raise ValueError(f"--source={source}: there is no such file")
+    check_output(output, args.overwrite)
+    if args.reverse:
+        print(revert(args.model, sources, output, args.part))
+    else:
+        print(convert(args.model, sources, output, args.overwrite))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(program.main(main))
