@@ -11,7 +11,7 @@ import jax
 
 from jaxvid.core import checkpoint, distributed
 from jaxvid.core.config import build, parse_arguments
-from jaxvid.core.files import sha256
+from jaxvid.core.files import check_writable, sha256
 from jaxvid.core.program import main
 from jaxvid.fdm import sample as fdm
 from jaxvid.fdm.flags import sampling_overrides
@@ -39,6 +39,7 @@ def sample(argv: list[str]) -> int:
     settings = sampling_settings(config)
     run_fields = dict(config.get("run", {})) | {"output": str(settings.folder)}
     run_config = build(RunConfig, run_fields, "config.run")
+    check_writable(run_config.output, "output")
     embed = lpips_embedder(settings.sampling.lpips) if settings.needs_lpips else None
     requests = fdm.requests(settings)
     provenance = Provenance(hash_json(fdm.result_settings(settings)), identity(settings.checkpoint))

@@ -1,10 +1,13 @@
 """From a config file and command-line overrides to frozen dataclasses, with one-line errors."""
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import importlib.util
 import inspect
+import math
+import traceback
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -27,7 +30,7 @@ def load_config(path: str) -> ConfigDict:
     """Runs `get_config` of a config file; `file.py:name` hands it the variant `name`.
 
     Raises:
-      ValueError: no such file, no `get_config` in it, or an unknown variant.
+      ValueError: no such file, no `get_config` in it, an unknown variant, or any error in the file.
     """
     name, _, variant = path.partition(":")
     file = Path(name).expanduser()
@@ -36,15 +39,37 @@ def load_config(path: str) -> ConfigDict:
             f"--config={path}: there is no file {file}; see configs/ for those shipped"
         )
     spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
+    if spec is None:
+        raise ValueError(f"--config={path}: the name of {file} does not end in .py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
+    with _errors_of_file(path, file):
+        spec.loader.exec_module(module)
+    if not callable(getattr(module, "get_config", None)):
         raise ValueError(f"--config={path}: {file} has no function get_config()")
-    if not variant:
-        return module.get_config()
-    if not inspect.signature(module.get_config).parameters:
+    if variant and not inspect.signature(module.get_config).parameters:
         raise ValueError(f"--config={path}: {file} has no variants")
-    return module.get_config(variant)
+    with _errors_of_file(path, file):
+        config = module.get_config(variant) if variant else module.get_config()
+    if not isinstance(config, ConfigDict):
+        kind = type(config).__name__
+        raise ValueError(f"--config={path}: get_config() gives {kind}; it has to give a ConfigDict")
+    return config
+
+
+@contextlib.contextmanager
+def _errors_of_file(path: str, file: Path):
+    """Turns what goes wrong in a config file into one line with the line's number."""
+    try:
+        yield
+    except Exception as error:
+        if type(error) is ValueError:
+            raise  # of a variant or a setting: says itself what to do
+        trace = traceback.extract_tb(error.__traceback__)
+        lines = [entry.lineno for entry in trace if entry.filename == str(file)]
+        number = getattr(error, "lineno", None) or (lines[-1] if lines else None)
+        place = f"line {number}: " if number else ""
+        text = getattr(error, "msg", None) or error
+        raise ValueError(f"--config={path}: {place}{type(error).__name__}: {text}") from error
 
 
 def override(config: ConfigDict, assignments: Sequence[str]) -> None:
@@ -183,6 +208,8 @@ def _checked(value, hint, name: str):
         return build(hint, value, name)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name}={value!r} is not a finite number")
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise ValueError(f"{name}={value!r} is {type(value).__name__}, not {hint.__name__}")
     return value

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 
 # Variables that srun (of several tasks) and OpenMPI's mpiexec set: how many processes there are.
-LAUNCHERS = {"SLURM_PROCID": "SLURM_NTASKS", "OMPI_COMM_WORLD_RANK": "OMPI_COMM_WORLD_SIZE"}
+LAUNCHERS = {"SLURM_PROCID": "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_RANK": "OMPI_COMM_WORLD_SIZE"}
 
 
 def start(coordinator: str = "", processes: int = 0, index: int = -1) -> None:

@@ -40,6 +40,19 @@ def remove_temporaries(folder: str | os.PathLike) -> int:
     return len(found)
 
 
+def check_writable(folder: str | os.PathLike, name: str) -> None:
+    """Raises ValueError if `folder`, which may not exist yet, cannot be written; makes nothing.
+
+    name: of the setting, for the message.
+    """
+    path = Path(folder).expanduser().absolute()
+    parent = next(place for place in (path, *path.parents) if os.path.lexists(place))
+    if not parent.is_dir():
+        raise ValueError(f"{name}={path} is, or lies under, a file; give a folder")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise ValueError(f"cannot write to {name}={path}: {parent} is read-only; give another")
+
+
 def disk_full(error: BaseException) -> bool:
     """Whether the error says that the disk, or the user's share of it, is full."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -66,6 +66,9 @@ class DataConfig:
             value = getattr(self, field)
             if value is not None and value <= 0:
                 raise ValueError(f"{field}={value} of dataset {self.name} must be positive")
+        for field in ("seed", "looks"):
+            if getattr(self, field) < 0:
+                raise ValueError(f"{field}={getattr(self, field)} is negative; use 0 or more")
         if (self.test_videos or 0) < 0 or self.cache_mb < 0:
             raise ValueError(
                 f"test_videos={self.test_videos}, cache_mb={self.cache_mb}: neither can be negative"

@@ -251,7 +251,9 @@ def optimizer_moments(path: Path, config: UNetConfig) -> tuple[dict, dict, int]:
 
 
 def companion_state(path: Path, config: UNetConfig, state: State) -> State:
-    """The training state with what lies beside an upstream model file: optimiser, EMAs, step.
+    """The training state with what lies beside an upstream model file: optimiser and EMAs.
+
+    The count of updates starts at 0, as this is a new run; the optimiser keeps its own count.
 
     Args:
       path: `model550000.pt`, `model_550000.pt` or `model_latest.pt`, or an EMA file.

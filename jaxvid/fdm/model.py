@@ -46,10 +46,11 @@ def read_info(path) -> dict:
       ValueError: no checkpoint there, or one of another system.
     """
     info = checkpoint.read_info(path)
-    if info.get("kind") != "fdm":
-        raise ValueError(
-            f"{path} holds a checkpoint of {info.get('kind', 'something else')}, not FDM"
-        )
+    kind = info.get("kind", "something else") if isinstance(info, Mapping) else "something else"
+    if kind != "fdm":
+        raise ValueError(f"{path} holds a checkpoint of {kind}, not FDM")
+    if missing := [key for key in ("network", "diffusion", "arguments", "step") if key not in info]:
+        raise ValueError(f"{path} is damaged: its {checkpoint.NOTE} lacks {', '.join(missing)}")
     return info
 
 

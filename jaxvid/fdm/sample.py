@@ -37,9 +37,11 @@ def video_indices(settings: Settings, source: Source) -> list[int]:
     """The videos asked for: `indices`, a batch (the last may be short), a subset, or all.
 
     Raises:
-      ValueError: an index or a subset that the dataset does not have.
+      ValueError: an index, or a subset that the dataset does not have, or no videos at all.
     """
     sampling, count = settings.sampling, len(source)
+    if not count:
+        raise ValueError(f"{source.where} has no {sampling.split} videos; see data.test_videos")
     wrong = [i for i in sampling.indices if not 0 <= i < count]
     if wrong:
         raise ValueError(f"sampling.indices={wrong[0]}: {source.where} has videos 0 to {count - 1}")

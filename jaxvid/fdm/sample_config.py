@@ -12,6 +12,9 @@ from jaxvid.fdm import naming, optimal, schemes
 from jaxvid.fdm.process import DiffusionConfig, make_process
 from jaxvid.fdm.unet import UNetConfig
 
+LIMITS = {"num_samples": 100_000, "batch_size": 100_000, "video_size": 4096}
+LONGEST = 100_000  # frames of a video, which is held in memory as a whole
+
 
 @dataclasses.dataclass(frozen=True)
 class SampleConfig:
@@ -48,12 +51,22 @@ class SampleConfig:
     visualise: Literal["", "small", "big", "refactored"] = ""  # only draw the schedule, so
 
     def __post_init__(self):
-        for field in ("n_obs", "step_size", "max_frames", "subset_size"):
+        for field in ("n_obs", "step_size", "max_frames", "subset_size", "video_size"):
             if getattr(self, field) < 0:
                 raise ValueError(f"sampling.{field}={getattr(self, field)} is negative")
         for field in ("num_samples", "batch_size"):
             if getattr(self, field) < 1:
                 raise ValueError(f"sampling.{field}={getattr(self, field)} must be at least 1")
+        for field in ("sample_idx", "batch"):
+            if getattr(self, field) < -1:
+                value = getattr(self, field)
+                raise ValueError(f"sampling.{field}={value} is negative; -1 stands for all")
+        for field, most in LIMITS.items():
+            if getattr(self, field) > most:
+                value = getattr(self, field)
+                raise ValueError(f"sampling.{field}={value} is too large; use at most {most}")
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"sampling.eta={self.eta} is not from 0 (DDIM) to 1 (like DDPM)")
         if self.indices and self.subset_size:
             raise ValueError("sampling.indices and sampling.subset_size exclude each other")
         if self.batch >= 0 and (self.indices or self.subset_size):
@@ -80,6 +93,8 @@ class Settings:
     output: str = ""  # folder of all outputs, in place of upstream's names
 
     def __post_init__(self):
+        if self.T > LONGEST:
+            raise ValueError(f"data.frames: T={self.T} is too large; use at most {LONGEST}")
         if self.max_frames > self.T:
             raise ValueError(
                 f"sampling.max_frames={self.max_frames} exceeds the T={self.T} frames of a video"

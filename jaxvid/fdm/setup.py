@@ -49,15 +49,14 @@ def sampling_settings(config: ConfigDict) -> Settings:
     sampling = build_section(SampleConfig, config, "sampling")
     mesh = build_section(MeshConfig, config, "mesh")
     model = describe_model(config.checkpoint)
-    data = sampling_data(config.get("data", {}), model)
+    data = sampling_data(config.get("data", {}), model, sampling.split)
     max_frames = sampling.max_frames or int(model.arguments.get("max_frames", 0))
     if not max_frames:
         raise ValueError("the checkpoint does not name max_frames; set sampling.max_frames")
     network = model.network
     if config.get("network_dtype"):
-        network = build(
-            UNetConfig, dataclasses.asdict(network) | {"dtype": config.network_dtype}, "config"
-        )
+        fields = dataclasses.asdict(network) | {"dtype": config.network_dtype}
+        network = build(UNetConfig, fields, "config.network_dtype as network")
     return Settings(
         checkpoint=str(config.checkpoint),
         network=network,
@@ -74,7 +73,7 @@ def sampling_settings(config: ConfigDict) -> Settings:
     )
 
 
-def sampling_data(section: Mapping, model) -> DataConfig:
+def sampling_data(section: Mapping, model, split: str) -> DataConfig:
     """The data section with what it leaves open taken from the checkpoint and the dataset."""
     fields = dict(section)
     fields["name"] = fields.get("name") or model.arguments.get("dataset", "")
@@ -87,7 +86,7 @@ def sampling_data(section: Mapping, model) -> DataConfig:
     if fields["name"] in ("videos", "maze_walk") and fields.get("size") is None:
         fields["size"] = side
     data = build(DataConfig, fields, "config.data")
-    source = open_source(data, "test")
+    source = open_source(data, split)
     if source.size != side:
         raise ValueError(
             f"config.data: frames are {source.size}x{source.size}, the checkpoint's network is "

@@ -45,6 +45,11 @@ class TrainConfig:
         for field in ("steps", "batch_size", "max_frames", "log_every", "save_every", "keep"):
             if getattr(self, field) < 1:
                 raise ValueError(f"train.{field}={getattr(self, field)} must be at least 1")
+        for field in ("lr_anneal_steps", "weight_decay", "seed", "sample_every"):
+            if getattr(self, field) < 0:
+                raise ValueError(f"train.{field}={getattr(self, field)} is negative; use 0 or more")
+        if len(set(self.ema_rates)) < len(self.ema_rates):
+            raise ValueError(f"train.ema_rates={self.ema_rates} names a rate twice")
         if self.microbatch != -1 and (self.microbatch < 1 or self.batch_size % self.microbatch):
             raise ValueError(
                 f"train.microbatch={self.microbatch} does not divide batch_size={self.batch_size}"
@@ -142,7 +147,7 @@ def train_step(config: TrainConfig, unet: UNetConfig, process: Process, state: S
 
     Args:
       batches: Batch whose arrays have a leading axis of microbatches; `noise` is ignored.
-      key: PRNG key of the run; noise depends on it, the step and the row only.
+      key: PRNG key of the run; noise depends on it, the step, the microbatch and the row only.
     Returns:
       The new state; dict of (m * b,) loss terms and the () gradient norm.
     """

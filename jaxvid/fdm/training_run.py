@@ -12,15 +12,17 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from tensorboardX import SummaryWriter
 
 from jaxvid.core import checkpoint, video
+from jaxvid.core.files import check_writable
 from jaxvid.core.mesh import MeshConfig, make_mesh, replicated
 from jaxvid.data.batches import batches
 from jaxvid.data.sources import DataConfig, open_source
 from jaxvid.fdm import frames as frame_sets
 from jaxvid.fdm import timesteps, train
-from jaxvid.fdm.model import Model, initial_parameters, load_model, save_model
+from jaxvid.fdm.model import Model, describe_model, initial_parameters, load_model, save_model
 from jaxvid.fdm.preview import preview_video
 from jaxvid.fdm.process import DiffusionConfig, make_process
 from jaxvid.fdm.unet import Frames, UNetConfig
@@ -49,8 +51,9 @@ class Setup:
     def __post_init__(self):
         if not self.run.output:
             raise ValueError("run.output is empty; name a folder for checkpoints and logs")
-        if Path(self.run.output).is_file():
-            raise ValueError(f"run.output={self.run.output} is a file; name a folder")
+        check_writable(self.run.output, "run.output")
+        if self.run.stop_after < 0:
+            raise ValueError(f"run.stop_after={self.run.stop_after} is negative; 0 means never")
 
     @property
     def folder(self) -> Path:
@@ -104,22 +107,21 @@ def start(setup: Setup, mesh) -> tuple[train.State, timesteps.LossHistory]:
     everywhere = replicated(mesh)
     process = make_process(setup.diffusion)
     history = timesteps.empty_history(process.steps)
+    latest = checkpoint.latest_step(setup.folder / "checkpoints")
+    if latest is not None:
+        path = checkpoint.step_path(setup.folder / "checkpoints", latest)
+        _check_same(setup, checkpoint.read_info(path))
     if setup.run.start_from:
-        model = load_model(setup.run.start_from)
-        if dataclasses.replace(model.network, **FREE) != dataclasses.replace(setup.network, **FREE):
-            raise ValueError(f"run.start_from={setup.run.start_from} holds another network")
-        params = model.params
+        _check_start(setup)
+        params = load_model(setup.run.start_from).params
     else:
         params = initial_parameters(setup.network, jax.random.key(setup.train.seed))
     state = train.initial_state(setup.train, params)
     if setup.run.start_from:
         state = _upstream_state(setup, state)
     state = jax.device_put(state, everywhere)
-    latest = checkpoint.latest_step(setup.folder / "checkpoints")
     if latest is None:
         return state, history
-    path = checkpoint.step_path(setup.folder / "checkpoints", latest)
-    _check_same(setup, checkpoint.read_info(path)["setup"])
     like = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere), state
     )
@@ -139,7 +141,22 @@ def _upstream_state(setup: Setup, state: train.State) -> train.State:
     return companion_state(path, setup.network, state) if path.suffix == ".pt" else state
 
 
-def _check_same(setup: Setup, found: Mapping) -> None:
+def _check_start(setup: Setup) -> None:
+    """ValueError, which names the first difference, if the model to start from does not fit."""
+    found = describe_model(setup.run.start_from).network
+    for field in dataclasses.fields(setup.network):
+        theirs, ours = (getattr(network, field.name) for network in (found, setup.network))
+        if field.name not in FREE and theirs != ours:
+            raise ValueError(
+                f"run.start_from={setup.run.start_from} holds another network: its "
+                f"network.{field.name} is {theirs!r}, not {ours!r}"
+            )
+
+
+def _check_same(setup: Setup, info: Mapping) -> None:
+    found = info.get("setup")
+    if found is None:
+        raise ValueError(f"{setup.folder} holds no training run of ours; use another run.output")
     wanted = setup.fingerprint
     for section, fields in wanted.items():
         for field, value in fields.items():
@@ -252,15 +269,15 @@ def _loop(setup: Setup, source, mesh, state: train.State, history) -> train.Stat
         pending.append((batch.timestep, metrics))
         done += 1
         if config.timestep_sampler != "uniform":
-            history = timesteps.add_losses(
-                history, np.asarray(batch.timestep).ravel(), np.asarray(metrics["loss"])
-            )
+            times, loss = (_whole(a).ravel() for a in (batch.timestep, metrics["loss"]))
+            history = timesteps.add_losses(history, times, loss)
         if done < config.steps:
             batch = feed(done, history)  # while the devices work
         if done % config.log_every == 0 or done == config.steps:
             _report(setup, log, done, pending, process.steps)
             pending = []
         if done % config.save_every == 0 and done < config.steps:
+            _means(setup, done, pending, process.steps)  # so that nothing diverged is saved
             save(setup, state, history, done)
         if log and config.sample_every and done % config.sample_every == 0:
             log.sample(setup, state, done)
@@ -293,7 +310,7 @@ def upstream_arguments(setup: Setup) -> dict:
     size = network.image_size
     return {
         "dataset": setup.data.name,
-        "T": setup.data.frames or -1,
+        "T": network.train_frames or setup.data.frames or -1,
         "max_frames": config.max_frames,
         "image_size": size,
         "num_channels": network.channels,
@@ -304,6 +321,11 @@ def upstream_arguments(setup: Setup) -> dict:
         "dropout": network.dropout,
         "use_scale_shift_norm": network.scale_shift_norm,
         "use_rpe_net": network.positions == "network",
+        **dict(zip(("rp_alpha", "rp_beta", "rp_gamma"), network.buckets, strict=False)),
+        "use_frame_encoding": network.frame_encoding,
+        "enforce_position_invariance": network.centre_frames,
+        "allow_interactions_between_padding": network.padding_attends,
+        "use_checkpoint": network.remat,
         "learn_sigma": diffusion.variance == "learned_range",
         "sigma_small": diffusion.variance == "fixed_small",
         "diffusion_steps": diffusion.steps,
@@ -323,11 +345,18 @@ def upstream_arguments(setup: Setup) -> dict:
 
 
 def _report(setup, log, step: int, pending, timestep_count: int) -> None:
-    """Means since the last report to screen, CSV and TensorBoard; stops on NaN."""
+    """Means since the last report to screen, CSV and TensorBoard."""
+    means = _means(setup, step, pending, timestep_count)
+    if log and means:
+        log.write(step, means)
+
+
+def _means(setup, step: int, pending, timestep_count: int) -> dict[str, float]:
+    """Means of the pending metrics, by quartile of time as well; raises on NaN."""
     if not pending:
-        return
+        return {}
     values = {}
-    for times, metrics in jax.tree.map(_local, pending):
+    for times, metrics in jax.tree.map(_whole, pending):
         quartile = 4 * times.ravel() // timestep_count
         for name, numbers in metrics.items():
             values.setdefault(name, []).append(numbers.mean())
@@ -340,15 +369,14 @@ def _report(setup, log, step: int, pending, timestep_count: int) -> None:
             f"loss={means['loss']} grad_norm={means['grad_norm']} near update {step}; nothing was "
             f"saved since update {latest}. Lower train.lr={setup.train.lr}, or check the data"
         )
-    if log:
-        log.write(step, means)
+    return means
 
 
-def _local(a) -> np.ndarray:
-    """The array, or this process's part of it."""
-    if a.is_fully_addressable:
+def _whole(a) -> np.ndarray:
+    """The array with the parts of all processes; every process calls it."""
+    if jax.process_count() == 1:
         return np.asarray(a)
-    return np.concatenate([shard.data.ravel() for shard in a.addressable_shards])
+    return np.asarray(multihost_utils.process_allgather(a, tiled=True))
 
 
 class Log:
@@ -424,4 +452,6 @@ class _StopSignal:
         self.asked = True
 
     def __call__(self) -> bool:
-        return self.asked or time.monotonic() > self.end
+        """The same in every process, of which one may be asked an update before the others."""
+        asked = self.asked or time.monotonic() > self.end
+        return bool(_whole(np.array([asked])).any())

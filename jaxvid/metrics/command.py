@@ -41,9 +41,11 @@ def main(argv: Sequence[str], compute_elbo: ComputeElbo | None = None) -> int:
     """
     try:
         run(argv, compute_elbo)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
