@@ -105,9 +105,12 @@ def read_info(path) -> dict:
     """The note saved with the checkpoint; raises ValueError if no complete one is there."""
     path = _find(path)
     try:
-        return json.loads((path / NOTE).read_text())
+        info = json.loads((path / NOTE).read_text())
     except ValueError as error:
         raise ValueError(f"{path / NOTE} is not valid JSON: {error}") from error
+    if not isinstance(info, dict):
+        raise ValueError(f"{path} is damaged: {NOTE} holds no settings; use another copy")
+    return info
 
 
 def fingerprint(path) -> str:

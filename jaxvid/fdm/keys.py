@@ -220,6 +220,8 @@ def revert(params, info: Mapping) -> dict:
     Levels other than upstream's for the image size are kept in an argument that upstream, which
     cannot have them, does not know.
     """
+    if missing := [key for key in ("network", "arguments", "step") if key not in info]:
+        raise ValueError(f"the checkpoint is damaged: its settings lack {', '.join(missing)}")
     levels = {"channel_mult": ",".join(map(str, info["network"]["channel_mult"]))}
     tensors = {name: np.asarray(a) for name, a in state_dict(params).items()}
     return {

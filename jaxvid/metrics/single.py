@@ -41,6 +41,8 @@ def video_fvd(
 
 def one_sample(eval_dir: Path, num_videos: int, sample_idx: int, frames: int | None) -> Samples:
     """One sample of each of the first videos; raises ValueError if one is missing."""
+    if num_videos < 1:
+        raise ValueError(f"num_videos={num_videos} must be 1 or more")
     listed = list_samples(eval_dir)
     files = {}
     for video in range(num_videos):
