@@ -56,9 +56,11 @@ def other(config, args):
 def benchmark(argv: list[str]) -> int:
     config, rest = parse_arguments(argv)
     try:
-        args = flags().parse_args(rest)
+        args, unknown = flags().parse_known_args(rest)
     except argparse.ArgumentError as error:
         raise ValueError(str(error)) from None
+    if unknown:
+        raise ValueError(f"unknown argument {unknown[0]}")
     if args.repeats < 1 or args.warmup < 0:
         raise ValueError(f"--repeats={args.repeats}, --warmup={args.warmup}: at least 1 and 0")
     report = {

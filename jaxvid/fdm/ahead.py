@@ -50,6 +50,7 @@ def compile_programs(config: ConfigDict, request: str) -> dict:
                     found = compile_report(function, *arguments)
                 facts = {"program": name, "dtype": dtype, "machine": f"{target}:{shape}"}
                 reports.append(facts | found)
+                print(*row(reports[-1]), sep="  ", flush=True)
     note = "compiled ahead of time by XLA, never run: memory, kernels and collectives, no speed"
     return {"note": note, "aot": reports, "rows": [row(report) for report in reports]}
 
