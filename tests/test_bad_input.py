@@ -14,6 +14,7 @@ from jaxvid.core.config import load_config
 from jaxvid.data import sources
 from jaxvid.fdm import keys, sample
 from jaxvid.fdm.train import TrainConfig
+from jaxvid.fdm.training_run import sole_user
 from jaxvid.metrics import command, single
 
 ROOT = Path(__file__).parents[1]
@@ -143,6 +144,14 @@ def test_training(refusal, tmp_path, field, value, message):
 def test_what_is_just_within_the_limits():
     sources.DataConfig(looks=0, seed=0)
     TrainConfig(sample_every=0, lr_anneal_steps=0, ema_rates=(0.9, 0.99))
+
+
+def test_two_trainings_in_one_folder(refusal, tmp_path):
+    words = ["--config=configs/fdm_mazes.py:tiny", "--config.train.batch_size=8"]
+    with sole_user(tmp_path / "out"):
+        line = refusal("train", *words, f"--config.run.output={tmp_path / 'out'}")
+    assert "another process trains into run.output=" in line
+    assert not (tmp_path / "out").exists()
 
 
 def test_read_only_folder(tmp_path, monkeypatch):

@@ -1,12 +1,15 @@
 """A training run: data in, updates, logs, checkpoints, sample videos; resumes exactly."""
 
+import contextlib
 import csv
 import dataclasses
+import fcntl
 import functools
 import math
+import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jax
@@ -97,9 +100,39 @@ def run(setup: Setup) -> train.State:
             f"{mesh.shape['data']} devices x {setup.train.microbatches} microbatches"
         )
     print(source.describe(), flush=True)
-    state = start(setup, mesh)
-    with jax.set_mesh(mesh):
-        return _loop(setup, source, mesh, *state)
+    with sole_user(setup.folder):
+        state = start(setup, mesh)
+        with jax.set_mesh(mesh):
+            return _loop(setup, source, mesh, *state)
+
+
+@contextlib.contextmanager
+def sole_user(folder: Path) -> Iterator[None]:
+    """Keeps a second run out of the folder, where the file system has locks.
+
+    Raises:
+      ValueError: another process trains into it.
+    """
+    if jax.process_index() > 0:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise ValueError(
+            f"another process trains into run.output={folder}; wait for it or name another folder"
+        ) from None
+    except OSError:
+        pass  # no locks here, as on some network disks
+    try:
+        yield
+    finally:
+        os.close(handle)
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # if nothing came of the run
 
 
 def start(setup: Setup, mesh) -> tuple[train.State, timesteps.LossHistory]:
