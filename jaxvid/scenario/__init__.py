@@ -1,0 +1,1 @@
+"""Scene annotations in, control videos out."""
