@@ -6,7 +6,11 @@ python scripts/evaluate.py --config=configs/evaluate.py --eval_dir=FOLDER --mode
 from ml_collections import ConfigDict
 
 
-def get_config() -> ConfigDict:
+VARIANTS = ("tiny",)
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """`tiny` judges what configs/fdm_demo.py:tiny makes, without weights to download."""
     config = ConfigDict()
     config.mode = "evaluate"
     config.metrics = dict(
@@ -33,4 +37,11 @@ def get_config() -> ConfigDict:
     )
     # Mode elbo: sampling config whose missing ELBO files to compute; "" = only report those there.
     config.elbo = dict(sampling="")
+    if variant == "tiny":
+        config.metrics.update(
+            eval_dir="outputs/tiny", dataset="videos", modes=("psnr", "ssim"), obs_length=4
+        )
+        config.data.update(root="data/clips", resize="center_crop")
+    elif variant:
+        raise ValueError(f"configs/evaluate.py has no variant {variant!r}; known: {VARIANTS}")
     return config

@@ -12,8 +12,10 @@ import argparse
 import shlex
 import sys
 import time
+from pathlib import Path
 
 from jaxvid.core.config import load_config, override, parse_arguments
+from jaxvid.core.files import check_writable
 from jaxvid.core.program import main
 from jaxvid.fdm.setup import sampling_settings, training_setup
 from jaxvid.runs import benchmark as timing
@@ -63,6 +65,11 @@ def benchmark(argv: list[str]) -> int:
         raise ValueError(f"unknown argument {unknown[0]}")
     if args.repeats < 1 or args.warmup < 0:
         raise ValueError(f"--repeats={args.repeats}, --warmup={args.warmup}: at least 1 and 0")
+    check_writable(Path(args.output).expanduser().parent, "--output")
+    if args.torch_checkout:
+        from jaxvid.fdm.upstream import check_checkout
+
+        check_checkout(args.torch_checkout)
     report = {
         "command": shlex.join(["python", "scripts/benchmark.py", *argv]),
         "date": time.strftime("%Y-%m-%d"),

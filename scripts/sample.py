@@ -5,16 +5,16 @@ generations, are accepted as well (README, section "Coming from FDM").
 """
 
 import sys
-from pathlib import Path
 
 import jax
 
-from jaxvid.core import checkpoint, distributed
+from jaxvid.core import distributed
 from jaxvid.core.config import build, parse_arguments
-from jaxvid.core.files import check_writable, sha256
+from jaxvid.core.files import check_writable
 from jaxvid.core.program import main
 from jaxvid.fdm import sample as fdm
 from jaxvid.fdm.flags import sampling_overrides
+from jaxvid.fdm.model import identity
 from jaxvid.fdm.setup import sampling_settings
 from jaxvid.fdm.visualise import picture_settings, visualise
 from jaxvid.metrics.weights import lpips_embedder
@@ -62,12 +62,6 @@ def draw_schedule(config) -> int:
     embed = lpips_embedder(settings.sampling.lpips) if settings.needs_lpips else None
     print(*visualise(settings, embed), sep="\n")
     return 0
-
-
-def identity(path: str) -> str:
-    """Hash that tells checkpoints apart."""
-    path = Path(path).expanduser()
-    return sha256(path) if path.suffix in (".pt", ".pth") else checkpoint.fingerprint(path)
 
 
 if __name__ == "__main__":

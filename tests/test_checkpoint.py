@@ -168,6 +168,22 @@ def test_a_killed_save_leaves_the_previous_checkpoint(tmp_path):
         path = tmp_path / "a"
 
 
+@pytest.mark.parametrize(
+    "names", [(".saving-one",), (".saving-one.old",), (".saving-one.old", "and the new one")]
+)
+def test_a_kill_between_the_renames_loses_nothing(tmp_path, names):
+    """Only the finished new one, only the old one, or both lie under hidden names."""
+    checkpoint.save(tmp_path / "one", {"x": 1}, {})
+    (tmp_path / "one").rename(tmp_path / names[0])
+    if len(names) == 2:
+        checkpoint.save(tmp_path / "two", {"x": 2}, {})
+        (tmp_path / "two").rename(tmp_path / ".saving-one")
+    assert checkpoint.restore(tmp_path / "one", {"x": 0}) == {"x": len(names)}
+    checkpoint.save(tmp_path / "one", {"x": 3}, {}, overwrite=True)
+    assert checkpoint.restore(tmp_path / "one", {"x": 0}) == {"x": 3}
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+
+
 def saved(folder):
     checkpoint.save(folder / "a", {"x": np.ones((2, 3)), "y": np.arange(4000.0)}, {})
     return folder / "a"

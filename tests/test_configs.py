@@ -12,7 +12,7 @@ import pytest
 from jaxvid.core.config import build, load_config, parse_arguments
 from jaxvid.core.mesh import MeshConfig
 from jaxvid.data.sources import DataConfig
-from jaxvid.fdm import training_run
+from jaxvid.fdm import training_settings
 from jaxvid.fdm.process import DiffusionConfig
 from jaxvid.fdm.sample_config import SampleConfig
 from jaxvid.fdm.setup import training_setup
@@ -28,7 +28,7 @@ TRAINING = SHARED | {
     "network": UNetConfig,
     "diffusion": DiffusionConfig,
     "train": TrainConfig,
-    "run": training_run.RunConfig,
+    "run": training_settings.RunConfig,
 }
 SAMPLING = SHARED | {"sampling": SampleConfig, "run": runs.RunConfig}
 TRAINED = ("mazes", "minerl", "carla")
@@ -104,7 +104,7 @@ def test_the_training_configs_are_the_published_settings(name, variant):
     config = load(f"fdm_{name}.py", variant)
     config.run.output = "checkpoints/somewhere"
     setup = training_setup(config)
-    arguments = training_run.upstream_arguments(setup)
+    arguments = training_settings.upstream_arguments(setup)
     size = 128 if name == "carla" else 64
     assert arguments.items() >= {
         "image_size": size, "num_channels": 128, "num_res_blocks": 1, "num_heads": 4,

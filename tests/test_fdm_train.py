@@ -15,7 +15,7 @@ import pytest
 
 from jaxvid.core import checkpoint, torch_file
 from jaxvid.core.config import load_config, override
-from jaxvid.fdm import keys, training_run
+from jaxvid.fdm import keys, training_log, training_run
 from jaxvid.fdm.model import load_model
 from jaxvid.fdm.setup import training_setup
 from jaxvid.fdm.train import initial_state
@@ -85,17 +85,24 @@ def test_other_settings_are_refused(undisturbed):
 
 
 def test_divergence_stops_with_a_message_and_saves_nothing(tmp_path):
-    with pytest.raises(training_run.DivergedError, match=r"Lower train\.lr"):
+    with pytest.raises(training_log.DivergedError, match=r"Lower train\.lr"):
         training_run.run(setup_of(tmp_path, "train.lr=1e30", "train.log_every=1"))
     assert checkpoint.latest_step(tmp_path / "checkpoints") is None
 
 
 def test_gradient_accumulation_equals_the_whole_batch(tmp_path, undisturbed):
-    """Means over microbatches: noise differs by design, so only the first loss's scale is equal."""
-    found = training_run.run(setup_of(tmp_path, "train.microbatch=1", "mesh.data=1", "mesh.view=8"))
-    assert int(found.step) == 6
-    rows = list(csv.DictReader((tmp_path / "log.csv").open()))
-    assert all(np.isfinite(float(row["loss"])) for row in rows)
+    """The noise belongs to the row of the batch, so that only the order of sums differs.
+
+    Two updates: Adam's first steps have the size of the learning rate even where a gradient is all
+    rounding, so that later ones drift apart.
+    """
+    microbatch = ("train.microbatch=1", "mesh.data=1", "mesh.view=8")
+    training_run.run(setup_of(tmp_path, *microbatch, "train.steps=2"))
+    found, wanted = (
+        next(csv.DictReader((folder / "log.csv").open())) for folder in (tmp_path, undisturbed[0])
+    )
+    for name in ("loss", "mse", "grad_norm"):
+        np.testing.assert_allclose(float(found[name]), float(wanted[name]), rtol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -15,7 +16,7 @@ from jaxvid.core.mesh import MeshConfig
 from jaxvid.data.sources import DataConfig
 from jaxvid.fdm import elbo, marking, sample
 from jaxvid.fdm.flags import sampling_overrides
-from jaxvid.fdm.model import Model, initial_parameters, save_model
+from jaxvid.fdm.model import Model, initial_parameters, load_model, save_model
 from jaxvid.fdm.optimal import load_schedule
 from jaxvid.fdm.optimal_run import Evaluator, SearchConfig, evaluations, find_schedule
 from jaxvid.fdm.process import DiffusionConfig
@@ -67,6 +68,26 @@ def settings(checkpoint, output="", **sampling) -> Settings:
 def two_devices(monkeypatch):
     every = jax.devices()
     monkeypatch.setattr(jax, "devices", lambda *_: every[:2])
+
+
+def test_elbo_files_follow_the_checkpoint(checkpoint, tmp_path, two_devices, capsys):
+    """Kept as they are, unless their note names another checkpoint or other settings."""
+    other = tmp_path / "other"
+    shutil.copytree(checkpoint, other)
+    config = settings(other, tmp_path / "out", scheme="autoreg", indices=(1,))
+    (path,) = elbo.evaluate_elbo(config)
+    first = path.read_bytes()
+    elbo.evaluate_elbo(config)
+    assert path.read_bytes() == first and "made again" not in capsys.readouterr().out
+    model = load_model(other)
+    changed = jax.tree.map(lambda a: a * 1.1, model.params)
+    save_model(other, dataclasses.replace(model, params=changed), overwrite=True)
+    elbo.evaluate_elbo(config)
+    assert path.read_bytes() != first and "made again" in capsys.readouterr().out
+    path.with_name(path.name + ".json").unlink()  # as upstream's files are
+    path.write_bytes(first)
+    elbo.evaluate_elbo(config)
+    assert path.read_bytes() == first and "without a note" in capsys.readouterr().out
 
 
 def test_errors_are_those_of_the_elbo(checkpoint, two_devices):

@@ -15,7 +15,7 @@ import pytest
 
 from jaxvid.core.mesh import MeshConfig
 from jaxvid.data.sources import DataConfig
-from jaxvid.fdm import training_run
+from jaxvid.fdm import training_settings
 from jaxvid.fdm.flags import SAMPLING, TRAINING
 from jaxvid.fdm.process import DiffusionConfig
 from jaxvid.fdm.sample_config import SampleConfig
@@ -35,7 +35,7 @@ SECTIONS = {
     "mesh": (MeshConfig,),
     "metrics": (EvaluateConfig,),
     "network": (UNetConfig,),
-    "run": (RunConfig, training_run.RunConfig),
+    "run": (RunConfig, training_settings.RunConfig),
     "sampling": (SampleConfig,),
     "train": (TrainConfig,),
 }

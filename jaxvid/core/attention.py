@@ -44,10 +44,10 @@ def attention(q, k, v, mask=None, *, implementation="auto"):
 def _fastest(q) -> str:
     """cuDNN takes half precision with head widths that are multiples of 8, up to 128."""
     fits = q.dtype.itemsize == 2 and q.shape[-1] in range(8, 129, 8)
-    return "cudnn" if fits and _platform() == "gpu" else "xla"
+    return "cudnn" if fits and _on_nvidia() else "xla"
 
 
-def _platform() -> str:
-    """The platform compiled for: that of the mesh, whose devices need not be there, or JAX's."""
-    device = jax.sharding.get_abstract_mesh().abstract_device
-    return device.platform if device is not None else jax.default_backend()
+def _on_nvidia() -> bool:
+    """Whether the code is for NVIDIA GPUs: those of the mesh, which need not be there, or JAX's."""
+    device = jax.sharding.get_abstract_mesh().abstract_device or jax.devices()[0]
+    return device.platform in ("gpu", "cuda") and "NVIDIA" in device.device_kind

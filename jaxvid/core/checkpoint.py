@@ -40,7 +40,7 @@ def save(path, tree, info: dict, overwrite: bool = False) -> None:
     _check_free(path, overwrite)
     note = json.dumps(info, indent=1)
     stored = nest({name: encode(name, leaf) for name, leaf in named(tree)})
-    hidden = path.with_name(HIDDEN + path.name)
+    hidden = _hidden(path)
     if jax.process_index() == 0:
         with _orbax_errors(f"cannot write the checkpoint {path}"):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -167,8 +167,10 @@ def _absolute(path) -> Path:
 def _find(path) -> Path:
     """The complete checkpoint that `path` stands for."""
     path = _absolute(path)
-    if (path / NOTE).is_file():
-        return path
+    hidden = _hidden(path)
+    for place in (path, hidden, _old(hidden)):  # a kill between two renames leaves only the others
+        if (place / NOTE).is_file():
+            return place
     latest = latest_step(path) if path.is_dir() else None
     if latest is not None:
         return step_path(path, latest)
@@ -200,14 +202,24 @@ def _check_room(path: Path, stored) -> None:
 
 
 def _clear(hidden: Path) -> None:
-    for rest in (hidden, hidden.with_name(hidden.name + ".orbax-checkpoint-tmp")):
+    path = hidden.with_name(hidden.name.removeprefix(HIDDEN))
+    if not path.exists() and _old(hidden).exists():
+        _old(hidden).rename(path)  # a kill came before the new one was in its place
+    for rest in (hidden, _old(hidden), hidden.with_name(hidden.name + ".orbax-checkpoint-tmp")):
         shutil.rmtree(rest, ignore_errors=True)
+
+
+def _hidden(path: Path) -> Path:
+    return path.with_name(HIDDEN + path.name)
+
+
+def _old(hidden: Path) -> Path:
+    return hidden.with_name(hidden.name + ".old")
 
 
 def _move(hidden: Path, path: Path) -> None:
     """Puts the finished folder in place; one that was there goes only now."""
-    old = hidden.with_name(hidden.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
+    old = _old(hidden)
     if path.exists():
         path.rename(old)
     hidden.rename(path)

@@ -1,9 +1,11 @@
-"""Starting a run on several hosts, and a compilation cache that outlives a process."""
+"""Runs over several hosts, and a compilation cache that outlives a process."""
 
 import os
 from pathlib import Path
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 # Variables that srun (of several tasks) and OpenMPI's mpiexec set: how many processes there are.
 LAUNCHERS = {"SLURM_PROCID": "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_RANK": "OMPI_COMM_WORLD_SIZE"}
@@ -48,3 +50,10 @@ def keep_compilations(folder: str | os.PathLike = "") -> Path:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     return folder
+
+
+def whole(a) -> np.ndarray:
+    """The array with the parts of all processes; every process calls it."""
+    if jax.process_count() == 1:
+        return np.asarray(a)
+    return np.asarray(multihost_utils.process_allgather(a, tiled=True))

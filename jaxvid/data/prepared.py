@@ -1,10 +1,13 @@
 """Datasets that TFDS has written to array_record files, opened without TensorFlow."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 
 from jaxvid.data.source import Source
+
+ENDS = 2**20  # bytes of a file's start and end that its hash is made of
 
 
 class PreparedSource(Source):
@@ -35,6 +38,17 @@ class PreparedSource(Source):
 
     def open(self, i):
         return self.records[i]["video"]
+
+    def version(self) -> str:
+        """Of the sizes and the ends of all files, which hold the indices of their records."""
+        digest = hashlib.sha256()
+        for path in sorted(Path(self.where).iterdir()):
+            digest.update(f"{path.name} {path.stat().st_size} ".encode())
+            with open(path, "rb") as file:
+                digest.update(file.read(ENDS))
+                file.seek(max(0, path.stat().st_size - ENDS))
+                digest.update(file.read())
+        return digest.hexdigest()
 
     def labels(self, i) -> dict[str, np.ndarray]:
         """Whatever else the record holds."""

@@ -49,6 +49,10 @@ class Source:
         """Where video `i` is, for messages."""
         return f"{self.where}/{self.name(i)}"
 
+    def version(self) -> str:
+        """Hash that changes with the videos, where they are no files a request could name."""
+        return ""
+
     def labels(self, i: int) -> dict[str, np.ndarray]:
         """What else is known about the frames of video `i`, one row per frame."""
         self._check_index(i)

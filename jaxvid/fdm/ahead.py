@@ -18,7 +18,7 @@ from jaxvid.fdm.model import abstract_parameters
 from jaxvid.fdm.process import make_process
 from jaxvid.fdm.sampler import call_noise, denoise_window
 from jaxvid.fdm.setup import training_setup
-from jaxvid.fdm.training_run import Setup
+from jaxvid.fdm.training_settings import Setup
 
 
 def compile_programs(config: ConfigDict, request: str) -> dict:

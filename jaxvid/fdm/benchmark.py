@@ -14,6 +14,7 @@ from jaxvid.fdm import sample, train, training_run
 from jaxvid.fdm.model import Model, condition, evaluate, load_model, save_model
 from jaxvid.fdm.process import make_process
 from jaxvid.fdm.sample_config import Settings
+from jaxvid.fdm.training_settings import Setup
 from jaxvid.fdm.unet import Frames
 from jaxvid.runs.benchmark import CompileClock, Subject, first_runs, seconds, start_seconds
 from jaxvid.runs.requests import Stage
@@ -107,7 +108,7 @@ def write(settings: Settings, request) -> None:
             writer.close()
 
 
-def training_subject(name: str, setup: training_run.Setup) -> Subject:
+def training_subject(name: str, setup: Setup) -> Subject:
     """Stages of training: one update, reading its batch, writing a checkpoint of the model."""
     once = {"start: python, imports": start_seconds("jaxvid.fdm.training_run")}
     source = open_source(setup.data, "train")
@@ -133,7 +134,7 @@ def training_subject(name: str, setup: training_run.Setup) -> Subject:
 
 
 @functools.cache
-def update_function(setup: training_run.Setup):
+def update_function(setup: Setup):
     """The jitted update of a run."""
     process, key = make_process(setup.diffusion), jax.random.key(setup.train.seed + 1)
 
@@ -144,13 +145,13 @@ def update_function(setup: training_run.Setup):
     return jax.jit(update, donate_argnums=0)
 
 
-def one_update(setup: training_run.Setup, kept: dict, batch, mesh) -> None:
+def one_update(setup: Setup, kept: dict, batch, mesh) -> None:
     """Updates the state that is kept."""
     with jax.set_mesh(mesh):
         kept["state"], _ = jax.block_until_ready(update_function(setup)(kept["state"], batch))
 
 
-def save(setup: training_run.Setup, params) -> None:
+def save(setup: Setup, params) -> None:
     """Writes one model."""
     with tempfile.TemporaryDirectory() as folder:
         model = Model(setup.network, setup.diffusion, params, {}, 0)

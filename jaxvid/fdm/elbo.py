@@ -1,7 +1,7 @@
 """The ELBO of test videos under a scheme, in bits (upstream `scripts/video_nll.py`)."""
 
 import functools
-import io
+import json
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +15,13 @@ from jaxvid.core.files import atomic_path
 from jaxvid.core.noise import request_key
 from jaxvid.data.sources import open_source
 from jaxvid.fdm import diffusion, marking, naming, schemes
-from jaxvid.fdm.model import load_model, network
+from jaxvid.fdm.model import identity, load_model, network
 from jaxvid.fdm.process import make_process
-from jaxvid.fdm.sample import video_indices
+from jaxvid.fdm.sample import result_settings, video_indices
 from jaxvid.fdm.sample_config import Settings
 from jaxvid.fdm.sampler import call_noise
 from jaxvid.fdm.unet import Frames
+from jaxvid.runs.fingerprint import hash_json
 
 TERMS = ("total_bpd", "prior_bpd", "vb", "xstart_mse", "mse")
 
@@ -53,7 +54,10 @@ def gather_step(videos, observed: Sequence[Sequence[int]], latent: Sequence[Sequ
 
 
 def evaluate_elbo(settings: Settings) -> list[Path]:
-    """Writes `elbos/elbo_<video>.pkl` for each video asked for; existing files are kept.
+    """Writes `elbos/elbo_<video>.pkl` for each video asked for.
+
+    Files that are there are kept, unless the note `<file>.json` beside one says that it was made
+    from another checkpoint or with other settings; upstream's have no note.
 
     A file is a dict of arrays over the calls of the scheme: the terms of
     diffusion.bits_per_dimension, summed over timesteps and multiplied by the frames of the call,
@@ -71,7 +75,8 @@ def evaluate_elbo(settings: Settings) -> list[Path]:
         naming.elbo_name, ddim=sampling.method == "ddim", respacing=sampling.respacing
     )
     paths = {i: settings.folder / "elbos" / name(i) for i in wanted}
-    todo = [i for i in wanted if not paths[i].exists()]
+    origin = _origin(settings)
+    todo = [i for i in wanted if not _is_done(paths[i], origin)]
     params = load_model(settings.checkpoint).params if todo else None
     terms = _make_terms(settings)
     for start in range(0, len(todo), sampling.batch_size):
@@ -84,7 +89,8 @@ def evaluate_elbo(settings: Settings) -> list[Path]:
             for number, step in enumerate(settings.steps())
         ]
         for row, i in enumerate(batch):
-            _write(paths[i], {t: np.array([np.asarray(f[t])[row] for f in found]) for t in TERMS})
+            values = {t: np.array([np.asarray(f[t])[row] for f in found]) for t in TERMS}
+            _write(paths[i], values, origin)
             print(f"elbo of video {i}: {paths[i]}", flush=True)
     return list(paths.values())
 
@@ -119,8 +125,34 @@ def _make_terms(settings: Settings):
     return terms
 
 
-def _write(path: Path, terms: dict) -> None:
-    buffer = io.BytesIO()
-    pickle.dump(terms, buffer)
+def _origin(settings: Settings) -> dict:
+    """What the values of a file depend on: the checkpoint, and a hash of the settings."""
+    fields = result_settings(settings)
+    for field in ("video", "video_size", "pixels"):
+        del fields["sampling"][field]
+    return {"checkpoint": identity(settings.checkpoint), "settings": hash_json(fields)}
+
+
+def _note(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _is_done(path: Path, origin: dict) -> bool:
+    """Whether the file is there and is not known to come from elsewhere."""
+    if not path.exists():
+        return False
+    if not _note(path).exists():
+        print(f"{path}: kept, without a note of what made it", flush=True)
+        return True
+    if json.loads(_note(path).read_text()) == origin:
+        return True
+    print(f"{path}: from another checkpoint or other settings, made again", flush=True)
+    return False
+
+
+def _write(path: Path, terms: dict, origin: dict) -> None:
+    path.unlink(missing_ok=True)  # an old file never stands beside the new note
+    with atomic_path(_note(path)) as temporary:
+        temporary.write_text(json.dumps(origin))
     with atomic_path(path) as temporary:
-        temporary.write_bytes(buffer.getvalue())
+        temporary.write_bytes(pickle.dumps(terms))

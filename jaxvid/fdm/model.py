@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxvid.core import checkpoint
 from jaxvid.core.config import build
+from jaxvid.core.files import sha256
 from jaxvid.fdm.conditioning import Conditioner
 from jaxvid.fdm.process import DiffusionConfig
 from jaxvid.fdm.unet import Frames, UNet, UNetConfig
@@ -99,6 +100,12 @@ def load_model(path, sharding=None) -> Model:
             lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), like
         )
     return dataclasses.replace(model, params=checkpoint.restore(path, like))
+
+
+def identity(path) -> str:
+    """Hash that tells checkpoints apart, whatever their place."""
+    path = Path(path).expanduser()
+    return sha256(path) if path.suffix in (".pt", ".pth") else checkpoint.fingerprint(path)
 
 
 def save_model(path, model: Model, overwrite: bool = False) -> None:

@@ -79,10 +79,6 @@ def elbo_name(video: int, *, ddim: bool = False, respacing: str = "") -> str:
     return f"elbo_{video}{'_ddim' * ddim}{f'_respace{respacing}' if respacing else ''}.pkl"
 
 
-def metrics_name(videos: int, samples: int, T: int) -> str:
-    return f"metrics_{videos}-{samples}-{T}.pkl"
-
-
 def picture_name(
     scheme: str, max_frames: int, step_size: int, T: int, n_obs: int, *,
     optimality: str | None = None, index: int | None = None, refactored: bool = False,

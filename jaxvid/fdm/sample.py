@@ -112,6 +112,7 @@ def result_settings(settings: Settings) -> dict:
         "mode": "fdm",
         "sampling": sampling,
         "data": data,
+        "videos": open_source(settings.data, settings.sampling.split).version(),
         "network": dataclasses.asdict(settings.network),
         "diffusion": dataclasses.asdict(settings.diffusion),
         "frames": [settings.T, settings.max_frames, settings.step_size],

@@ -12,7 +12,7 @@ from jaxvid.fdm.model import describe_model
 from jaxvid.fdm.process import DiffusionConfig
 from jaxvid.fdm.sample_config import SampleConfig, Settings
 from jaxvid.fdm.train import TrainConfig
-from jaxvid.fdm.training_run import RunConfig, Setup
+from jaxvid.fdm.training_settings import RunConfig, Setup
 from jaxvid.fdm.unet import UNetConfig
 
 

@@ -142,23 +142,30 @@ def update(config: TrainConfig, state: State, gradient) -> State:
     return State(state.step + 1, params, moments, ema)
 
 
+def video_noise(key, row, shape):
+    """Standard normal noise of the video in a row of the batch."""
+    return jax.random.normal(jax.random.fold_in(key, row), shape)
+
+
 def train_step(config: TrainConfig, unet: UNetConfig, process: Process, state: State, batches, key):
     """One update.
 
     Args:
       batches: Batch whose arrays have a leading axis of microbatches; `noise` is ignored.
-      key: PRNG key of the run; noise depends on it, the step, the microbatch and the row only.
+      key: PRNG key of the run; the noise of a video depends on it, the step and the video's row in
+        the batch, so not on how the batch is divided.
     Returns:
       The new state; dict of (m * b,) loss terms and the () gradient norm.
     """
     key = jax.random.fold_in(key, state.step)
-    count = batches.timestep.shape[0]
+    count, videos = batches.timestep.shape
 
     def one(total, inputs):
         index, batch = inputs
-        noise_key, dropout_key = jax.random.split(jax.random.fold_in(key, index))
-        noise = jax.random.normal(noise_key, batch.clean.shape)
-        dropout_key = dropout_key if unet.dropout else None
+        noise_key, dropout_key = jax.random.split(key)
+        rows = index * videos + jnp.arange(videos)
+        noise = jax.vmap(lambda row: video_noise(noise_key, row, batch.clean.shape[1:]))(rows)
+        dropout_key = jax.random.fold_in(dropout_key, index) if unet.dropout else None
         batch = batch._replace(noise=noise)
         found, terms = gradient(config, unet, process, state.params, batch, dropout_key)
         return jax.tree.map(jnp.add, total, found), terms

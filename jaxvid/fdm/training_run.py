@@ -1,7 +1,6 @@
 """A training run: data in, updates, logs, checkpoints, sample videos; resumes exactly."""
 
 import contextlib
-import csv
 import dataclasses
 import fcntl
 import functools
@@ -15,68 +14,20 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
-from tensorboardX import SummaryWriter
 
-from jaxvid.core import checkpoint, video
-from jaxvid.core.files import check_writable
-from jaxvid.core.mesh import MeshConfig, make_mesh, replicated
+from jaxvid.core import checkpoint
+from jaxvid.core.distributed import whole
+from jaxvid.core.files import remove_temporaries
+from jaxvid.core.mesh import make_mesh, replicated
 from jaxvid.data.batches import batches
-from jaxvid.data.sources import DataConfig, open_source
+from jaxvid.data.sources import open_source
 from jaxvid.fdm import frames as frame_sets
 from jaxvid.fdm import timesteps, train
 from jaxvid.fdm.model import Model, describe_model, initial_parameters, load_model, save_model
-from jaxvid.fdm.preview import preview_video
-from jaxvid.fdm.process import DiffusionConfig, make_process
-from jaxvid.fdm.unet import Frames, UNetConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class RunConfig:
-    """Where a run keeps what it makes, and where it starts."""
-
-    output: str = ""
-    start_from: str = ""  # checkpoint of ours or upstream `.pt`, for the initial parameters
-    stop_after: float = 0.0  # minutes after which to save and end; 0: never
-
-
-@dataclasses.dataclass(frozen=True)
-class Setup:
-    """All settings of a run."""
-
-    network: UNetConfig
-    diffusion: DiffusionConfig
-    data: DataConfig
-    train: train.TrainConfig
-    run: RunConfig
-    mesh: MeshConfig
-
-    def __post_init__(self):
-        if not self.run.output:
-            raise ValueError("run.output is empty; name a folder for checkpoints and logs")
-        check_writable(self.run.output, "run.output")
-        if self.run.stop_after < 0:
-            raise ValueError(f"run.stop_after={self.run.stop_after} is negative; 0 means never")
-
-    @property
-    def folder(self) -> Path:
-        return Path(self.run.output).expanduser()
-
-    @property
-    def fingerprint(self) -> dict:
-        """What a resumed run must share with the one it continues."""
-        fields = {
-            name: dataclasses.asdict(getattr(self, name)) for name in ("network", "diffusion")
-        }
-        free = ("steps", "log_every", "save_every", "sample_every", "keep")
-        settings = dataclasses.asdict(self.train)
-        fields["train"] = {name: settings[name] for name in settings if name not in free}
-        fields["data"] = dataclasses.asdict(self.data) | {"cache_mb": 0, "root": ""}
-        return fields
-
-
-class DivergedError(ValueError):
-    """The loss is no longer finite."""
+from jaxvid.fdm.process import make_process
+from jaxvid.fdm.training_log import Log, means_of
+from jaxvid.fdm.training_settings import Setup, upstream_arguments
+from jaxvid.fdm.unet import Frames
 
 
 def run(setup: Setup) -> train.State:
@@ -84,7 +35,7 @@ def run(setup: Setup) -> train.State:
 
     Raises:
       ValueError: settings, data or the checkpoint to start from do not fit.
-      DivergedError: the loss is no longer finite.
+      training_log.DivergedError: the loss is no longer finite.
     """
     source = open_source(setup.data, "train")
     if source.size != setup.network.image_size:
@@ -98,6 +49,11 @@ def run(setup: Setup) -> train.State:
         raise ValueError(
             f"train.batch_size={setup.train.batch_size} is not a multiple of "
             f"{mesh.shape['data']} devices x {setup.train.microbatches} microbatches"
+        )
+    if setup.train.sample_every and not len(open_source(setup.data, "test")):
+        raise ValueError(
+            f"{source.where} has no test videos to complete during training; set "
+            "data.test_videos, or train.sample_every=0"
         )
     print(source.describe(), flush=True)
     with sole_user(setup.folder):
@@ -127,6 +83,7 @@ def sole_user(folder: Path) -> Iterator[None]:
         ) from None
     except OSError:
         pass  # no locks here, as on some network disks
+    remove_temporaries(folder)  # what a killed run left
     try:
         yield
     finally:
@@ -302,7 +259,7 @@ def _loop(setup: Setup, source, mesh, state: train.State, history) -> train.Stat
         pending.append((batch.timestep, metrics))
         done += 1
         if config.timestep_sampler != "uniform":
-            times, loss = (_whole(a).ravel() for a in (batch.timestep, metrics["loss"]))
+            times, loss = (whole(a).ravel() for a in (batch.timestep, metrics["loss"]))
             history = timesteps.add_losses(history, times, loss)
         if done < config.steps:
             batch = feed(done, history)  # while the devices work
@@ -310,7 +267,7 @@ def _loop(setup: Setup, source, mesh, state: train.State, history) -> train.Stat
             _report(setup, log, done, pending, process.steps)
             pending = []
         if done % config.save_every == 0 and done < config.steps:
-            _means(setup, done, pending, process.steps)  # so that nothing diverged is saved
+            means_of(setup, done, pending, process.steps)  # so that nothing diverged is saved
             save(setup, state, history, done)
         if log and config.sample_every and done % config.sample_every == 0:
             log.sample(setup, state, done)
@@ -337,139 +294,11 @@ def save(setup: Setup, state: train.State, history, step: int) -> None:
         save_model(folder / f"ema_{rate}", model, overwrite=True)
 
 
-def upstream_arguments(setup: Setup) -> dict:
-    """The settings in the names of upstream's training arguments."""
-    network, diffusion, config = setup.network, setup.diffusion, setup.train
-    size = network.image_size
-    return {
-        "dataset": setup.data.name,
-        "T": network.train_frames or setup.data.frames or -1,
-        "max_frames": config.max_frames,
-        "image_size": size,
-        "num_channels": network.channels,
-        "num_res_blocks": network.res_blocks,
-        "num_heads": network.heads,
-        "num_heads_upsample": network.heads_up,
-        "attention_resolutions": ",".join(str(size // n) for n in network.attention_at),
-        "dropout": network.dropout,
-        "use_scale_shift_norm": network.scale_shift_norm,
-        "use_rpe_net": network.positions == "network",
-        **dict(zip(("rp_alpha", "rp_beta", "rp_gamma"), network.buckets, strict=False)),
-        "use_frame_encoding": network.frame_encoding,
-        "enforce_position_invariance": network.centre_frames,
-        "allow_interactions_between_padding": network.padding_attends,
-        "use_checkpoint": network.remat,
-        "learn_sigma": diffusion.variance == "learned_range",
-        "sigma_small": diffusion.variance == "fixed_small",
-        "diffusion_steps": diffusion.steps,
-        "noise_schedule": diffusion.schedule,
-        "timestep_respacing": "",
-        "use_kl": diffusion.loss == "kl",
-        "predict_xstart": diffusion.predict == "clean",
-        "rescale_timesteps": diffusion.rescale_timesteps,
-        "lr": config.lr,
-        "batch_size": config.batch_size,
-        "ema_rate": ",".join(map(str, config.ema_rates)),
-        "weight_decay": config.weight_decay,
-        "lr_anneal_steps": config.lr_anneal_steps,
-        "pad_with_random_frames": config.pad_with_random_frames,
-        "mask_distribution": config.mask_distribution,
-    }
-
-
 def _report(setup, log, step: int, pending, timestep_count: int) -> None:
     """Means since the last report to screen, CSV and TensorBoard."""
-    means = _means(setup, step, pending, timestep_count)
+    means = means_of(setup, step, pending, timestep_count)
     if log and means:
         log.write(step, means)
-
-
-def _means(setup, step: int, pending, timestep_count: int) -> dict[str, float]:
-    """Means of the pending metrics, by quartile of time as well; raises on NaN."""
-    if not pending:
-        return {}
-    values = {}
-    for times, metrics in jax.tree.map(_whole, pending):
-        quartile = 4 * times.ravel() // timestep_count
-        for name, numbers in metrics.items():
-            values.setdefault(name, []).append(numbers.mean())
-            for q in np.unique(quartile) if numbers.ndim else ():
-                values.setdefault(f"{name}_q{q}", []).append(numbers[quartile == q].mean())
-    means = {name: float(np.mean(numbers)) for name, numbers in values.items()}
-    if not (math.isfinite(means["loss"]) and math.isfinite(means["grad_norm"])):
-        latest = checkpoint.latest_step(setup.folder / "checkpoints")
-        raise DivergedError(
-            f"loss={means['loss']} grad_norm={means['grad_norm']} near update {step}; nothing was "
-            f"saved since update {latest}. Lower train.lr={setup.train.lr}, or check the data"
-        )
-    return means
-
-
-def _whole(a) -> np.ndarray:
-    """The array with the parts of all processes; every process calls it."""
-    if jax.process_count() == 1:
-        return np.asarray(a)
-    return np.asarray(multihost_utils.process_allgather(a, tiled=True))
-
-
-class Log:
-    """CSV, TensorBoard, one line on the screen, and sample videos."""
-
-    def __init__(self, setup: Setup, start: int):
-        self.folder = setup.folder
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.path = self.folder / "log.csv"
-        self.rows = _rows_until(self.path, start)
-        self.board = SummaryWriter(str(self.folder / "tensorboard"))
-        self.batch_size = setup.train.batch_size
-        self.steps = setup.train.steps
-        self.since = (start, time.perf_counter())
-
-    def write(self, step: int, means: dict) -> None:
-        before, then = self.since
-        self.since = (step, time.perf_counter())
-        seconds = (self.since[1] - then) / max(step - before, 1)
-        row = {"step": step, "samples": step * self.batch_size, "seconds_per_step": seconds}
-        self.rows.append(row | means)
-        for name, value in (row | means).items():
-            self.board.add_scalar(name, value, step)
-        _write_csv(self.path, self.rows)
-        print(
-            f"update {step}/{self.steps}  loss {means['loss']:.4f}  grad {means['grad_norm']:.3f}"
-            f"  {seconds:.2f} s/update",
-            flush=True,
-        )
-
-    def sample(self, setup: Setup, state: train.State, step: int) -> None:
-        """Completes two test clips with the first EMA and writes them as a GIF."""
-        params = jax.tree.map(np.asarray, next(iter(state.ema.values())))
-        alone = make_mesh(MeshConfig(), jax.local_devices()[:1])  # the other processes go on
-        with jax.set_mesh(alone):
-            clip = preview_video(setup, params)
-        path = self.folder / "samples" / f"step_{step:08d}.gif"
-        with video.VideoWriter(path, fps=4) as writer:
-            writer.write(clip)
-
-    def close(self):
-        self.board.close()
-
-
-def _rows_until(path: Path, step: int) -> list[dict]:
-    """Rows logged up to an update; later ones belong to work that a resumed run repeats."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return [row for row in csv.DictReader(file) if int(row["step"]) <= step]
-
-
-def _write_csv(path: Path, rows: list[dict]) -> None:
-    from jaxvid.core.files import atomic_path
-
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, names, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 class _StopSignal:
@@ -487,4 +316,4 @@ class _StopSignal:
     def __call__(self) -> bool:
         """The same in every process, of which one may be asked an update before the others."""
         asked = self.asked or time.monotonic() > self.end
-        return bool(_whole(np.array([asked])).any())
+        return bool(whole(np.array([asked])).any())

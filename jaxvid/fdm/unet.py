@@ -49,6 +49,18 @@ class UNetConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the convolutions and products
 
     def __post_init__(self):
+        for field in ("image_size", "channels", "res_blocks", "heads", "image_channels"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field}={getattr(self, field)} must be at least 1")
+        if self.heads_up < 1 and self.heads_up != -1:
+            raise ValueError(f"heads_up={self.heads_up} must be at least 1, or -1 for heads")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout} is not in [0, 1)")
+        if self.out_channels not in (self.image_channels, 2 * self.image_channels):
+            raise ValueError(
+                f"out_channels={self.out_channels} is neither image_channels={self.image_channels} "
+                "nor twice that, for a learned variance"
+            )
         if not self.channel_mult and self.image_size not in MULTIPLIERS:
             raise ValueError(
                 f"image_size={self.image_size} has no standard channel_mult; "
@@ -60,6 +72,9 @@ class UNetConfig:
             raise ValueError(
                 f"image_size={self.image_size} cannot be halved {len(self.mult) - 1} times"
             )
+        factors = [2**level for level in range(len(self.mult))]
+        if wrong := [factor for factor in self.attention_at if factor not in factors]:
+            raise ValueError(f"attention_at={wrong[0]} is no level of the network: use {factors}")
         for heads in (self.heads, self.heads_out):
             if self.channels % heads:
                 raise ValueError(f"channels={self.channels} is not a multiple of heads={heads}")

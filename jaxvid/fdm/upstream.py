@@ -22,7 +22,7 @@ from jaxvid.fdm.benchmark import example_frames
 from jaxvid.fdm.model import initial_parameters, network
 from jaxvid.fdm.process import make_process
 from jaxvid.fdm.setup import training_setup
-from jaxvid.fdm.training_run import Setup, upstream_arguments
+from jaxvid.fdm.training_settings import Setup, upstream_arguments
 from jaxvid.runs.benchmark import Subject
 
 CLOSE = 1e-3  # largest relative difference that float32 sums in another order may cause
@@ -92,8 +92,9 @@ class Ours:
             ),
             donate_argnums=0,
         )
-        noise_key, _ = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, 0), 0))
-        self.noise = np.asarray(jax.random.normal(noise_key, inputs.clean.shape))
+        noise_key, _ = jax.random.split(jax.random.fold_in(key, 0))
+        videos = [train.video_noise(noise_key, row, x.shape) for row, x in enumerate(inputs.clean)]
+        self.noise = np.stack(videos)
 
     def evaluate(self):
         """One evaluation of the network: (b, t, h, w, c)."""
@@ -170,16 +171,21 @@ def torch_mask(a):
 
 def load(checkout: str, setup: Setup):
     """Upstream's network and diffusion for the settings, and its function that updates an EMA."""
-    folder = Path(checkout).expanduser()
-    if not (folder / "improved_diffusion" / "script_util.py").is_file():
-        raise ValueError(f"--torch_checkout={checkout} holds no improved_diffusion/script_util.py")
-    sys.path.insert(0, str(folder))
+    sys.path.insert(0, str(check_checkout(checkout)))
     scripts = importlib.import_module("improved_diffusion.script_util")
     arguments = scripts.model_and_diffusion_defaults()
     wanted = upstream_arguments(setup)
     arguments |= {name: value for name, value in wanted.items() if name in arguments}
     model, diffusion = scripts.create_model_and_diffusion(**arguments)
     return model, diffusion, importlib.import_module("improved_diffusion.nn").update_ema
+
+
+def check_checkout(checkout: str) -> Path:
+    """The folder of upstream's code; ValueError if it is none."""
+    folder = Path(checkout).expanduser()
+    if not (folder / "improved_diffusion" / "script_util.py").is_file():
+        raise ValueError(f"--torch_checkout={checkout} holds no improved_diffusion/script_util.py")
+    return folder
 
 
 def compare(ours: Ours, theirs: Theirs) -> dict:

@@ -4,7 +4,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol
 
 from jaxvid.core.files import TEMPORARY_PREFIX
@@ -95,6 +95,17 @@ def check_requests(requests: Iterable[Request]):
                     f"{owner!r} needs a folder {str(parent)!r}, which {files[str(parent)]!r} "
                     "writes as a file"
                 )
+
+
+def check_places(requests: Iterable[Request], output: Path):
+    """Raises a ValueError if something in the output folder is in the way of an output."""
+    files = {PurePosixPath(file) for request in requests for file in request.outputs.values()}
+    for folder in {folder for file in files for folder in file.parents}:
+        if (output / folder).exists() and not (output / folder).is_dir():
+            raise ValueError(f"{output / folder} is a file, where outputs need a folder; move it")
+    for file in files:
+        if (output / file).is_dir():
+            raise ValueError(f"{output / file} is a folder, where an output goes; move it")
 
 
 def check_relative(path: str, what: str):

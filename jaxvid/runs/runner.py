@@ -19,7 +19,7 @@ from jaxvid.runs.config import RunConfig
 from jaxvid.runs.fingerprint import Provenance
 from jaxvid.runs.progress import Progress
 from jaxvid.runs.recorder import Job, Recorder, one_line
-from jaxvid.runs.requests import Generator, Request, Stage, check_requests
+from jaxvid.runs.requests import Generator, Request, Stage, check_places, check_requests
 from jaxvid.runs.share import this_share
 from jaxvid.runs.staging import open_output
 from jaxvid.runs.survey import Survey, survey
@@ -79,6 +79,7 @@ def run(
     share = this_share(config.shard, process)
     try:
         with stoppable(), open_output(config.output, share) as (manifest, staging):
+            check_places(requests, config.folder)
             found = survey(share.select(requests), config, provenance)
             for line in found.lines():
                 print(line)

@@ -1,0 +1,95 @@
+"""Settings of a training run, ours and in upstream's terms."""
+
+import dataclasses
+from pathlib import Path
+
+from jaxvid.core.files import check_writable
+from jaxvid.core.mesh import MeshConfig
+from jaxvid.data.sources import DataConfig
+from jaxvid.fdm import train
+from jaxvid.fdm.process import DiffusionConfig
+from jaxvid.fdm.unet import UNetConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Where a run keeps what it makes, and where it starts."""
+
+    output: str = ""
+    start_from: str = ""  # checkpoint of ours or upstream `.pt`, for the initial parameters
+    stop_after: float = 0.0  # minutes after which to save and end; 0: never
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """All settings of a run."""
+
+    network: UNetConfig
+    diffusion: DiffusionConfig
+    data: DataConfig
+    train: train.TrainConfig
+    run: RunConfig
+    mesh: MeshConfig
+
+    def __post_init__(self):
+        if not self.run.output:
+            raise ValueError("run.output is empty; name a folder for checkpoints and logs")
+        check_writable(self.run.output, "run.output")
+        if self.run.stop_after < 0:
+            raise ValueError(f"run.stop_after={self.run.stop_after} is negative; 0 means never")
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.run.output).expanduser()
+
+    @property
+    def fingerprint(self) -> dict:
+        """What a resumed run must share with the one it continues."""
+        fields = {
+            name: dataclasses.asdict(getattr(self, name)) for name in ("network", "diffusion")
+        }
+        free = ("steps", "log_every", "save_every", "sample_every", "keep")
+        settings = dataclasses.asdict(self.train)
+        fields["train"] = {name: settings[name] for name in settings if name not in free}
+        fields["data"] = dataclasses.asdict(self.data) | {"cache_mb": 0, "root": ""}
+        return fields
+
+
+def upstream_arguments(setup: Setup) -> dict:
+    """The settings in the names of upstream's training arguments."""
+    network, diffusion, config = setup.network, setup.diffusion, setup.train
+    size = network.image_size
+    return {
+        "dataset": setup.data.name,
+        "T": network.train_frames or setup.data.frames or -1,
+        "max_frames": config.max_frames,
+        "image_size": size,
+        "num_channels": network.channels,
+        "num_res_blocks": network.res_blocks,
+        "num_heads": network.heads,
+        "num_heads_upsample": network.heads_up,
+        "attention_resolutions": ",".join(str(size // n) for n in network.attention_at),
+        "dropout": network.dropout,
+        "use_scale_shift_norm": network.scale_shift_norm,
+        "use_rpe_net": network.positions == "network",
+        **dict(zip(("rp_alpha", "rp_beta", "rp_gamma"), network.buckets, strict=False)),
+        "use_frame_encoding": network.frame_encoding,
+        "enforce_position_invariance": network.centre_frames,
+        "allow_interactions_between_padding": network.padding_attends,
+        "use_checkpoint": network.remat,
+        "learn_sigma": diffusion.variance == "learned_range",
+        "sigma_small": diffusion.variance == "fixed_small",
+        "diffusion_steps": diffusion.steps,
+        "noise_schedule": diffusion.schedule,
+        "timestep_respacing": "",
+        "use_kl": diffusion.loss == "kl",
+        "predict_xstart": diffusion.predict == "clean",
+        "rescale_timesteps": diffusion.rescale_timesteps,
+        "lr": config.lr,
+        "batch_size": config.batch_size,
+        "ema_rate": ",".join(map(str, config.ema_rates)),
+        "weight_decay": config.weight_decay,
+        "lr_anneal_steps": config.lr_anneal_steps,
+        "pad_with_random_frames": config.pad_with_random_frames,
+        "mask_distribution": config.mask_distribution,
+    }
