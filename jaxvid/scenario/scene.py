@@ -89,6 +89,7 @@ class Scene:
       body axes as the world's (RDF or FLU). An RDS-HQ scene without vehicle poses has the first
       camera's pose there, in FLU axes.
     pose_times: (k,) int64, times of the recorded poses (`--check` looks for gaps there).
+    cameras: the chosen ones, in the order asked for; cameras_present: names of all in the files.
     tracks: ascending in id as a string, which is the drawing order.
     road_boundaries ... road_markings: tuples of (n, 3) float32; a pole may have one point, polygons
       have at least three and are not closed.
@@ -104,6 +105,7 @@ class Scene:
     ego_to_world: np.ndarray
     pose_times: np.ndarray
     cameras: dict[str, SceneCamera]
+    cameras_present: tuple[str, ...] = ()
     tracks: tuple[Track, ...] = ()
     lane_lines: tuple[LaneLine, ...] = ()
     road_boundaries: tuple[np.ndarray, ...] = ()

@@ -1,0 +1,39 @@
+"""Map elements of either format: which are kept, and what is counted about the others."""
+
+import numpy as np
+
+from jaxvid.scenario.notes import Notes
+
+LEAST = {"poles": 1, "crosswalks": 3, "road_markings": 3}  # points; 2 for all other elements
+STATES = ("red", "yellow", "green", "unknown", "off")
+
+
+def keep_elements(elements, name: str, notes: Notes) -> tuple[np.ndarray, ...]:
+    """The usable ones of a list of (n, 3), as float32.
+
+    name: the field of `Scene`, for the number of points needed and for the warning.
+    """
+    return tuple(
+        points for points in (keep_points(e, name, notes) for e in elements) if len(points)
+    )
+
+
+def keep_points(points, name: str, notes: Notes) -> np.ndarray:
+    """`points` (n, 3) as float32, or (0, 3), counted, where they make no element."""
+    points = np.asarray(points, np.float32).reshape(-1, 3)
+    least = LEAST.get(name, 2)
+    if not np.isfinite(points).all():
+        notes.count(f"{name.replace('_', ' ')} with NaN coordinates are left out")
+    elif len(points) < least:
+        notes.count(f"{name.replace('_', ' ')} with fewer than {least} points are left out")
+    else:
+        return points
+    return np.zeros((0, 3), np.float32)
+
+
+def light_state(word, where: str) -> str:
+    """One of STATES, of any case; nothing at all is "unknown". Raises ValueError."""
+    state = str(word).lower() if word else "unknown"
+    if state not in STATES:
+        raise ValueError(f"{where}: a light cannot be {word!r}; use one of {', '.join(STATES)}")
+    return state
