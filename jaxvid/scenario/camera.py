@@ -12,6 +12,8 @@ import numpy as np
 from jaxvid.scenario.fitting import check_model, fit_backward, fit_forward, polynomial, slope
 
 TINY = float(np.finfo(np.float32).eps)
+SMALLEST = 1e-3  # radians from the axis to the farthest corner
+LOOSE = 0.02  # of the image's diagonal: how far a pixel may be after a round trip
 
 
 class FTheta(NamedTuple):
@@ -130,13 +132,31 @@ def make_camera(center, size, coefficients, backward: bool, linear=((1, 0), (0, 
             "up to the corners, within 180 degrees; check polynomial-type and the size"
         )
     arrays = (np.asarray(a, np.float32) for a in (center, forward, back, linear, max_angle))
-    return FTheta(*arrays, size, np.asarray(backward))
+    model = FTheta(*arrays, size, np.asarray(backward))
+    _check_use(model, given)
+    return model
 
 
 def to_camera(points, to_world, xp=np):
     """Takes world points (..., 3) into camera axes; to_world: (4, 4) camera to world, float32."""
     inverse = xp.linalg.inv(xp.asarray(to_world, xp.float32))
     return xp.asarray(points, xp.float32) @ inverse[:3, :3].T + inverse[:3, 3]
+
+
+def _check_use(model: FTheta, given) -> None:
+    """Raises ValueError for a camera that sees a speck, or whose pixels do not come back."""
+    if model.max_angle < SMALLEST:
+        raise ValueError(
+            f"the polynomial {_words(given)} sees {np.degrees(model.max_angle):.2g} degrees, so it "
+            "projects nothing; check polynomial-type and its units (pixels, radians)"
+        )
+    pixels = np.stack(np.meshgrid(*(np.linspace(0, side, 9) for side in model.size)), axis=-1)
+    error = np.abs(model.project(model.unproject(pixels)[0])[0] - pixels).max()
+    if not error < LOOSE * np.hypot(*model.size):
+        raise ValueError(
+            f"the polynomial {_words(given)} takes pixels up to {error:.3g} pixels from where they "
+            "were, so it does not rise steadily inside the image; check its coefficients"
+        )
 
 
 def _components(vectors, xp):

@@ -33,7 +33,7 @@ def kind_of(category: str | None, notes: Notes, capitalised: bool = False) -> Ki
     known = word == word.lower().capitalize() or not capitalised
     kind = KINDS.get(word.lower()) if known else None
     if kind is None:
-        notes.count("tracks of a class without colours of its own are drawn as Other", name=word)
+        notes.count("tracks of unknown class, drawn as Other", name=word)
     return kind or "Other"
 
 
@@ -44,6 +44,6 @@ def line_style(colors: Iterable | None, styles: Iterable | None, notes: Notes) -
         return DEFAULT_LINE
     color, style = (str(word).upper() for word in pairs.most_common(1)[0][0])
     if color not in LINE_COLORS or style not in LINE_STYLES:
-        notes.count("lane lines of an unknown colour or style", name=f"{color} {style}")
+        notes.count("lane lines of unknown colour or style", name=f"{color} {style}")
     color = color if color in LINE_COLORS else "UNKNOWN"
     return f"{color} {style if style in LINE_STYLES else 'UNKNOWN'}"

@@ -45,7 +45,7 @@ def read_clipgt(folder: Path, clip_id=None, camera_names=None, fps: float | None
     tables = {t: folder / f"{clip}.{t}.parquet" for t in OPTIONAL}
     for table, path in tables.items():
         if not path.is_file():
-            notes.count("optional tables are missing", name=table)
+            notes.count("missing optional tables", name=table)
     times, positions, quaternions = read_poses(folder / f"{clip}.egomotion_estimate.parquet", notes)
     frame_times = frame_times_of(folder, clip, times, fps, notes)
     ego = interpolate_poses(times, positions, quaternions, frame_times)
@@ -114,7 +114,9 @@ def read_poses(path: Path, notes: Notes):
     plausible.check_quaternions(turns, where)
     plausible.check_speed(times, positions, where)
     if plausible.is_unsteady(positions):
-        notes.count("poses are over 100 km from the origin, where float32 is coarse; subtract one")
+        notes.count(
+            "poses over 100 km from the origin, where float32 is coarse (subtract the first one)"
+        )
     return times, to_rdf(positions), vehicle_to_rdf(Rotation.from_quat(turns))
 
 
@@ -129,9 +131,16 @@ def frame_times_of(folder: Path, clip: str, times, fps: float | None, notes: Not
             plausible.check_increasing(recorded, str(sidecar))
             plausible.check_overlap(recorded, times, 0, str(sidecar), "frame times")
             return recorded.astype(np.float64)
-    fps = fps or FPS
-    count = int((times[-1] - times[0]) / 1e6 * fps) + 1  # this very order of float operations
-    return times[0] + (np.arange(count) / fps) * 1e6
+    return even_times(times[0], times[-1], fps or FPS)
+
+
+def even_times(first: int, last: int, fps: float) -> np.ndarray:
+    """(f,) float64 microseconds from `first`, at most `last`.
+
+    Rounding may cost a frame, as upstream: 4.1 s at 30 fps are 123 frames.
+    """
+    count = int((last - first) / 1e6 * fps) + 1
+    return first + (np.arange(count) / fps) * 1e6
 
 
 def _read_sidecar(path: Path, notes: Notes) -> np.ndarray | None:
@@ -141,7 +150,7 @@ def _read_sidecar(path: Path, notes: Notes) -> np.ndarray | None:
             return np.array(times, np.int64)
     except (ValueError, TypeError, KeyError, OverflowError):
         pass
-    notes.count("unreadable files of frame times; frames are evenly spaced", name=path.name)
+    notes.count("unreadable file of frame times, frames are evenly spaced", name=path.name)
     return None
 
 

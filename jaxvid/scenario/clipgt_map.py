@@ -74,9 +74,9 @@ def _boxes(table: Columns | None, name: str, frames: int, notes: Notes):
     usable = np.isfinite(np.concatenate([centers, turns], axis=1)).all(axis=1)
     usable &= ~(np.linalg.norm(turns, axis=1) <= 1e-6)
     what = name.replace("_", " ")
-    notes.count(f"{what}s without position or orientation are left out", int((~usable).sum()))
+    notes.count(f"{what}s left out, no position or orientation", int((~usable).sum()))
     unsized = ~np.isfinite(sizes).all(axis=1)
-    notes.count(f"{what}s without dimensions get the default ones", int((unsized & usable).sum()))
+    notes.count(f"{what}s of default size, no dimensions", int((unsized & usable).sum()))
     sizes[unsized] = DEFAULT_SIZES[name]
     states = table.words(f"{name}.state") if table.has(f"{name}.state") else [None] * len(table)
     boxes = []

@@ -52,15 +52,15 @@ def read_tracks(path: Path, pose_times, notes: Notes) -> tuple[Track, ...]:
 def _track(name: str, times, columns, categories, rows, notes: Notes) -> Track | None:
     """One track from its rows in order of time, or None, counted, if it cannot be drawn."""
     if name.startswith(DUPLICATE):
-        notes.count(f"tracks named {DUPLICATE} repeat others and are left out")
+        notes.count(f"tracks left out, {DUPLICATE} repeats of others")
         return None
     category = categories[rows[0]]
     turns = columns["orientation"][rows]
     usable = np.linalg.norm(turns, axis=1) > 1e-6
-    notes.count("observations without orientation are left out", int((~usable).sum()), name)
+    notes.count("observations left out, no orientation", int((~usable).sum()), name)
     rows, turns = rows[usable], turns[usable]
     if len(rows) < 2:
-        notes.count("tracks with fewer than two observations are left out", name=name)
+        notes.count("tracks left out, fewer than two observations", name=name)
         return None
     centers = to_rdf(columns["center"][rows])
     return Track(

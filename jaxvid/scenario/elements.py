@@ -23,9 +23,9 @@ def keep_points(points, name: str, notes: Notes) -> np.ndarray:
     points = np.asarray(points, np.float32).reshape(-1, 3)
     least = LEAST.get(name, 2)
     if not np.isfinite(points).all():
-        notes.count(f"{name.replace('_', ' ')} with NaN coordinates are left out")
+        notes.count(f"{name.replace('_', ' ')} left out, NaN coordinates")
     elif len(points) < least:
-        notes.count(f"{name.replace('_', ' ')} with fewer than {least} points are left out")
+        notes.count(f"{name.replace('_', ' ')} left out, fewer than {least} points")
     else:
         return points
     return np.zeros((0, 3), np.float32)

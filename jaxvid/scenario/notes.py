@@ -12,7 +12,7 @@ class Notes:
         self.names: dict[str, dict[str, None]] = {}
 
     def count(self, what: str, number: int = 1, name: str = "") -> None:
-        """Notes `number` cases of `what`, which follows the number in the warning.
+        """Notes `number` more cases of `what`.
 
         name: a word that tells cases apart; the first few are listed.
         """
@@ -22,10 +22,11 @@ class Notes:
                 self.names.setdefault(what, {})[name] = None
 
     def warnings(self) -> tuple[str, ...]:
-        return tuple(f"{n} {what}{self._names(what)}" for what, n in self.counts.items())
+        """One line each, e.g. "tracks left out, fewer than two observations: 2 (17, 23)"."""
+        return tuple(f"{what}: {n}{self._names(what)}" for what, n in self.counts.items())
 
     def _names(self, what: str) -> str:
-        return f": {listing(self.names[what])}" if what in self.names else ""
+        return f" ({listing(self.names[what])})" if what in self.names else ""
 
 
 def listing(words, limit: int = 8) -> str:

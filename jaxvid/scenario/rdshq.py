@@ -47,7 +47,7 @@ def read_rdshq(folder: Path, clip_id=None, camera_names=None, fps: float | None 
         if path.is_file():
             return Sample(path)
         if optional:
-            notes.count("optional parts are missing", name=attribute)
+            notes.count("missing optional parts", name=attribute)
         return None
 
     numbers, ego, cameras, present = _read_rig(opened, folder, clip, camera_names, notes)
@@ -104,7 +104,7 @@ def _read_rig(opened, folder: Path, clip: str, wanted, notes: Notes):
     models = {name: _lens(name, names[name], lenses, notes) for name in chosen}
     vehicle = opened("vehicle_pose", optional=False)
     if vehicle is None:
-        notes.count("scene without vehicle poses; cameras are where their own poses say")
+        notes.count("scene without vehicle poses, cameras follow their own")
         numbers, ego, to_world = _from_cameras(poses, entries)
     else:
         numbers, ego, to_world = _from_vehicle(vehicle, poses, entries)
@@ -162,7 +162,7 @@ def _lens(name: str, name_in_file: str, lenses: Sample | None, notes: Notes):
         if numbers.shape not in ((11,), (14,)):
             raise ValueError(f"{where} has shape {numbers.shape}; it must be (11,) or (14,)")
     elif name in DEFAULT_LENSES:
-        notes.count("cameras without intrinsics get the default lens", name=name)
+        notes.count("cameras with the default lens, no intrinsics", name=name)
         numbers = np.array(DEFAULT_LENSES[name])
     else:
         raise ValueError(f"no ftheta_intrinsic of {name}, and no default lens for that name")

@@ -69,7 +69,7 @@ def _boxes(sample, files, name: str, states: dict, notes: Notes) -> tuple[WorldB
     for shape, where in _shapes(sample, files):
         box = cuboid(_points(shape, "cuboid3d", where))
         if box is None:
-            notes.count(f"{name.replace('_', ' ')} without eight corners of a box are left out")
+            notes.count(f"{name.replace('_', ' ')} left out, no box of eight corners")
             continue
         known = states.get(str(_attribute(shape, "feature_id", where)))
         boxes.append(WorldBox(*box, known if name == "traffic_lights" else None))

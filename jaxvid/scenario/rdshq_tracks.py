@@ -41,7 +41,7 @@ def read_tracks(sample: Sample | None, pose_times, notes: Notes) -> tuple[Track,
 def _track(name: str, entries, where: str, notes: Notes) -> Track | None:
     """One track from (time, entry) pairs in order of time, or None, counted."""
     if len(entries) < 2:
-        notes.count("tracks with fewer than two observations are left out", name=name)
+        notes.count("tracks left out, fewer than two observations", name=name)
         return None
     try:
         poses = np.array([entry["object_to_world"] for _, entry in entries], np.float64)

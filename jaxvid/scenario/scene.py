@@ -94,7 +94,7 @@ class Scene:
     road_boundaries ... road_markings: tuples of (n, 3) float32; a pole may have one point, polygons
       have at least three and are not closed.
     undrawn: what is in the files but has no place in the video, e.g. {"lanes": 12}.
-    warnings: one line each, already counted, e.g. "3 tracks with one observation are left out".
+    warnings: one line each, already counted, e.g. "missing optional tables: 1 (pole)".
     """
 
     id: str

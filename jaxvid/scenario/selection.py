@@ -52,7 +52,7 @@ def _all_present(present: list[str], where: str, notes: Notes) -> list[str]:
         )
     for name in CAMERAS:
         if name not in found:
-            notes.count("of the seven usual cameras are missing", name=name)
+            notes.count("missing cameras of the usual seven", name=name)
     return found
 
 
