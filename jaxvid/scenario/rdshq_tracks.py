@@ -79,7 +79,10 @@ def average_pose(poses) -> np.ndarray:
     where headings cancel out, the first pose is taken.
     """
     headings = poses[:, :3, 0]
-    kept = poses[headings @ headings.mean(axis=0) > ALIGNED]
+    mean = headings.mean(axis=0)
+    if np.linalg.norm(mean) < 1e-6:
+        return poses[0]
+    kept = poses[headings @ _unit(mean) > ALIGNED]
     if not len(kept):
         return poses[0]
     front = _unit(kept[:, :3, 0].mean(axis=0))

@@ -1,0 +1,437 @@
+"""Reading scenes: what is drawn from rows and tars, and how wrong input is answered."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from small_scenes import (
+    CLIP,
+    REAR,
+    START,
+    TELE,
+    lens,
+    observation,
+    pose,
+    samples,
+    tables,
+    write_samples,
+    write_tables,
+    xyz,
+)
+
+from jaxvid.scenario.clipgt import even_times
+from jaxvid.scenario.interpolation import boxes_at
+from jaxvid.scenario.load import load_scene
+from jaxvid.scenario.rdshq_map import cuboid
+from jaxvid.scenario.rdshq_tracks import average_pose
+
+
+def refused(words: str, folder, **arguments):
+    with pytest.raises(ValueError, match=words) as error:
+        load_scene(folder, **arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_tables_become_a_scene(tmp_path):
+    scene = load_scene(write_tables(tmp_path, tables()))
+    assert (scene.id, scene.format, scene.world, scene.frames) == (CLIP, "clipgt", "rdf", 31)
+    assert list(scene.cameras) == ["camera_front_wide_120fov", "camera_rear_tele_30fov"]
+    assert [track.id for track in scene.tracks] == ["12", "7"]  # ascending as strings
+    assert [line.style for line in scene.lane_lines] == ["WHITE UNKNOWN", "WHITE SOLID_SINGLE"]
+    front = scene.cameras["camera_front_wide_120fov"].to_world
+    np.testing.assert_allclose(front[:, :3, :3], np.broadcast_to(np.eye(3), (31, 3, 3)), atol=1e-6)
+    np.testing.assert_allclose(front[15, :3, 3], (0, -1.4, 6.7), atol=1e-5)  # right, down, forward
+    boxes = boxes_at(scene.tracks, START + 450_000)
+    np.testing.assert_allclose(boxes.centers[1], (-2, -0.75, 19.5), atol=1e-5)
+    ahead = boxes.rotations[1] @ [1, 0, 0]
+    np.testing.assert_allclose(ahead, (0, 0, 1), atol=1e-6)
+
+
+def test_both_formats_agree(tmp_path):
+    ours = load_scene(write_tables(tmp_path / "tables", tables()))
+    theirs = load_scene(write_samples(tmp_path / "samples", samples()))
+    assert (theirs.format, theirs.world, theirs.frames) == ("rdshq", "flu", 6)
+    rdf = np.array([[0, -1, 0], [0, 0, -1], [1, 0, 0]])
+    line, flu = ours.lane_lines[0].points, theirs.lane_lines[0].points
+    np.testing.assert_array_equal(line, flu @ rdf.T)
+    name = "camera_front_wide_120fov"
+    point = np.array([20.0, -3.0, 0.5])
+    seen = []
+    for scene, place in ((ours, rdf @ point), (theirs, point)):
+        camera = scene.cameras[name]
+        local = np.linalg.inv(camera.to_world[0]) @ [*place, 1]
+        seen.append(camera.model.project(local[:3])[0])
+    np.testing.assert_allclose(*seen, atol=1e-3)
+    x, y = (seen[0] - camera.model.center) * 1.0576e-3  # radians, nearly
+    np.testing.assert_allclose((x, y), (np.arctan(3 / 18.3), np.arctan(0.9 / 18.3)), rtol=0.03)
+
+
+def test_warnings_count_what_is_odd_but_loads(tmp_path):
+    rows = tables()
+    times = [row["key"]["timestamp_micros"] for row in rows["egomotion_estimate"]]
+    rows["obstacle"] += [observation("once", times[3], 10)]
+    rows["obstacle"] += [observation("labelstore:7", t, 10) for t in times]
+    rows["obstacle"] += [observation("dog", t, 10, "animal") for t in times]
+    rows["crosswalk"] += [{"crosswalk": {"location": [xyz(1, 2, 3)] * 2}}]
+    rows["crosswalk"] += [{"crosswalk": {"location": [xyz(1, 2, np.nan)] * 3}}]
+    scene = load_scene(write_tables(tmp_path, rows))
+    assert [t.kind for t in scene.tracks] == ["Car", "Car", "Other"]
+    assert len(scene.crosswalks) == 1
+    for warning in (
+        "missing cameras of the usual seven: 5 (camera_front_tele_30fov, ",
+        "missing optional tables: 6 (road_boundary, ",
+        "tracks left out, fewer than two observations: 1 (once)",
+        "tracks left out, labelstore: repeats of others: 1",
+        "tracks of unknown class, drawn as Other: 1 (animal)",
+        "lane lines of unknown colour or style: 1 (WHITE DASHED)",
+        "crosswalks left out, fewer than 3 points: 1",
+        "crosswalks left out, NaN coordinates: 1",
+    ):
+        assert any(found.startswith(warning) for found in scene.warnings), (warning, scene.warnings)
+
+
+def test_lights_without_dimensions_and_with_a_state(tmp_path):
+    rows = tables()
+    turn = {"x": 0.0, "y": 0.0, "z": 0.0, "w": 2.0}
+    light = {
+        "center": xyz(9, 1, 5),
+        "orientation": turn,
+        "dimensions": {"x": None, "y": 1.0, "z": 1.0},
+    }
+    rows["traffic_light"] = [
+        {"traffic_light": {**light, "state": "RED"}},
+        {"traffic_light": {**light, "state": None}},
+        {"traffic_light": {**light, "center": None, "state": None}},
+    ]
+    scene = load_scene(write_tables(tmp_path, rows))
+    assert len(scene.traffic_lights) == 2
+    first, second = scene.traffic_lights
+    assert first.states == ("red",) * scene.frames
+    assert second.states is None
+    np.testing.assert_allclose(first.size, (0.6, 0.6, 1.0), atol=1e-6)
+    np.testing.assert_allclose(first.center, (-1, -5, 9))
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (None, ["camera_front_wide_120fov", "camera_rear_tele_30fov"]),
+        ("all", ["camera_front_wide_120fov", "camera_rear_tele_30fov"]),
+        ([REAR], ["camera_rear_tele_30fov"]),
+        ("camera_rear_tele_30fov, camera:rear:tele:30fov", ["camera_rear_tele_30fov"]),
+    ],
+)
+def test_camera_names_in_either_spelling(tmp_path, names, found):
+    assert list(load_scene(write_tables(tmp_path, tables()), None, names).cameras) == found
+
+
+@pytest.mark.parametrize("asked", ["camera:front:tele:sat:30fov", "camera_front_tele_30fov"])
+def test_the_documented_name_of_the_tele_camera(tmp_path, asked):
+    rows = tables()
+    calibration = rows["calibration_estimate"][0]["calibration_estimate"]
+    calibration["rig_json"] = calibration["rig_json"].replace(REAR, "camera:front:tele:sat:30fov")
+    scene = load_scene(write_tables(tmp_path, rows), None, [asked])
+    assert list(scene.cameras) == ["camera_front_tele_30fov"]
+
+
+def test_unknown_cameras_are_answered_with_those_present(tmp_path):
+    folder = write_tables(tmp_path / "tables", tables())
+    both = "there is: camera_front_wide_120fov, camera_rear_tele_30fov"
+    refused(f"no camera camera:up in .*; {both}", folder, camera_names=["camera:up"])
+    refused("no cameras named", folder, camera_names=[])
+    folder = write_samples(tmp_path / "samples", samples())
+    refused("no camera top in .*; there is: camera_front_wide", folder, camera_names="top")
+
+
+def test_which_clip_is_meant(tmp_path):
+    folder = write_tables(tmp_path / "b", tables(), "a")
+    assert load_scene(folder).id == "a"
+    write_tables(folder, tables(), "c")
+    refused("holds 2 clips; choose one of: a, c", folder)
+    refused("has no clip x; there is: a, c", folder, clip_id="x")
+    assert load_scene(folder, "c").id == "c"
+    write_tables(folder, tables(), "b")
+    assert load_scene(folder).id == "b"  # named as the folder
+    content = samples()
+    write_samples(write_samples(tmp_path / "tars", content, "a"), content, "b")
+    refused("holds 2 clips; choose one of: a, b", tmp_path / "tars")
+    assert load_scene(tmp_path / "tars", "b").id == "b"
+
+
+def test_frame_rate_and_the_number_of_frames(tmp_path):
+    folder = write_tables(tmp_path, tables())
+    scene = load_scene(folder, fps=10)
+    assert (scene.fps, scene.frames) == (10, 11)
+    np.testing.assert_array_equal(scene.timestamps, scene.pose_times)
+    refused("-1 fps", folder, fps=-1)
+    assert len(even_times(0, 4_100_000, 30.0)) == 123  # float products, as upstream
+
+
+def test_recorded_frame_times(tmp_path):
+    folder = write_tables(tmp_path, tables())
+    path = folder / f"{CLIP}.camera_front_wide_120fov.json"
+    times = [START - 50_000, START + 1, START + 30_001, START + 1_040_000]
+    path.write_text(json.dumps([{"timestamp": t} for t in times]))
+    scene = load_scene(folder)
+    assert scene.timestamps.tolist() == times
+    ends = scene.ego_to_world[[0, -1], 2, 3]
+    np.testing.assert_allclose(ends, (-0.5, 10.4), atol=1e-4)
+    refused("10 fps, but .* says when frames are", folder, fps=10)
+    path.write_text(json.dumps([{"timestamp": t} for t in times[::-1]]))
+    refused("timestamps do not increase", folder)
+    path.write_text(json.dumps([{"timestamp": t * 1000} for t in times]))
+    refused("lie outside the poses'", folder)
+    path.write_text("[{")
+    scene = load_scene(folder)
+    assert scene.frames == 31
+    assert any(w.startswith("unreadable file of frame times") for w in scene.warnings)
+
+
+def all_rows(table, member, change):
+    def apply(rows):
+        for row in rows[table]:
+            row[table][member] = change(row[table][member])
+
+    return apply
+
+
+def all_times(table, change):
+    def apply(rows):
+        for row in rows[table]:
+            row["key"]["timestamp_micros"] = change(row["key"]["timestamp_micros"])
+
+    return apply
+
+
+def one(table, row, member, value):
+    return lambda rows: rows[table][row][table].update({member: value})
+
+
+def thousandfold(vector):
+    return {name: 1000 * number for name, number in vector.items()}
+
+
+def bad_lens(**properties):
+    return lambda rows: lens(rows, REAR, **properties)
+
+
+def bad_rig(text):
+    return one("calibration_estimate", 0, "rig_json", text)
+
+
+EGO, CARS, LINES = "egomotion_estimate", "obstacle", "lane_line"
+BAD_TABLES = {
+    "no egomotion": (lambda rows: rows.pop(EGO), "lacks the required table CLIP.egomotion_est"),
+    "no calibration": (lambda rows: rows.pop("calibration_estimate"), "CLIP.calibration_estimate"),
+    "no column": (lambda rows: [r[EGO].pop("location") for r in rows[EGO]], "location"),
+    "no member": (
+        all_rows(CARS, "center", lambda v: {"x": 0.0, "y": 0.0}),
+        "center.z; there is: x",
+    ),
+    "no times": (lambda rows: [r.pop("key") for r in rows[CARS]], "key.timestamp_micros"),
+    "no vertices": (lambda rows: [r[LINES].pop("line_rail") for r in rows[LINES]], "line_rail"),
+    "words": (
+        all_rows(EGO, "location", lambda v: dict.fromkeys("xyz", "far")),
+        "must hold numbers",
+    ),
+    "flat vertices": (all_rows(LINES, "line_rail", lambda v: [1.0]), "must be a list of x, y, z"),
+    "nanoseconds": (all_times(EGO, lambda t: t * 1000), "look like nanoseconds"),
+    "milliseconds": (all_times(EGO, lambda t: t // 1000), "look like milliseconds or seconds"),
+    "objects in nanoseconds": (all_times(CARS, lambda t: t * 1000), "lie outside the poses'"),
+    "millimetres": (all_rows(EGO, "location", thousandfold), "moves at 1e\\+04 m/s"),
+    "sizes in millimetres": (all_rows(CARS, "size", thousandfold), "objects are 4500 m long"),
+    "negative size": (one(CARS, 0, "size", xyz(-1, 1, 1)), "size is negative"),
+    "not increasing": (lambda rows: rows[EGO].reverse(), "timestamps do not increase: .*row 1"),
+    "repeated pose": (lambda rows: rows[EGO].insert(3, rows[EGO][3]), "do not increase"),
+    "one pose": (lambda rows: rows[EGO].__delitem__(slice(1, None)), "1 poses; at least 2"),
+    "no poses": (lambda rows: rows[EGO].clear(), "0 poses; at least 2"),
+    "no objects": (lambda rows: rows[CARS].clear(), "has no rows; leave the file out"),
+    "no rig": (lambda rows: rows["calibration_estimate"].clear(), "has no rows; the first one"),
+    "NaN pose": (one(EGO, 2, "location", xyz(1, np.nan, 0)), "location holds NaN.*row 2"),
+    "empty pose": (one(EGO, 2, "location", None), "location holds NaN, infinity or nothing"),
+    "NaN object": (one(CARS, 5, "center", xyz(1, np.nan, 0)), "center holds NaN.*row 5"),
+    "zero turn": (one(EGO, 1, "orientation", dict.fromkeys("xyzw", 0.0)), "row 1 is zero"),
+    "empty time": (lambda rows: rows[EGO][1]["key"].update(timestamp_micros=None), "1 empty cells"),
+    "rig of garbage": (bad_rig("{"), "no JSON with rig.sensors"),
+    "empty rig": (bad_rig(None), "no JSON with rig.sensors"),
+    "other JSON": (bad_rig("[]"), "no JSON with rig.sensors"),
+    "no cameras": (bad_rig('{"rig": {"sensors": []}}'), "none of the seven"),
+    "pinhole": (
+        lambda rows: lens(rows, REAR, **{"polynomial": "1 2"}),
+        "2 polynomial coefficients",
+    ),
+    "words in lens": (bad_lens(polynomial="0 a b c d"), "no list of numbers"),
+    "no centre": (bad_lens(cx=None), "cx is None"),
+    "no width": (bad_lens(width="nan"), "width is 'nan'"),
+    "zero polynomial": (bad_lens(polynomial="0 0 0 0 0 0"), "all coefficients"),
+    "other direction": (
+        bad_lens(**{"polynomial-type": "pixeldistance-to-angle"}),
+        f"{REAR.replace(':', '_')}: .*within 180 degrees",
+    ),
+    "falling polynomial": (bad_lens(polynomial="0 -3000 0 0 0 0"), "does not rise"),
+    "speck": (bad_lens(polynomial=TELE.replace("3675", "3675000000")), "projects nothing"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TABLES)
+def test_wrong_tables_are_one_line(tmp_path, name):
+    damage, words = BAD_TABLES[name]
+    rows = tables()
+    damage(rows)
+    refused(words, write_tables(tmp_path, rows))
+
+
+def mounted(rows, **mounting):
+    calibration = rows["calibration_estimate"][0]["calibration_estimate"]
+    content = json.loads(calibration["rig_json"])
+    for sensor in content["rig"]["sensors"][1:]:
+        sensor["nominalSensor2Rig_FLU"] |= mounting
+    calibration["rig_json"] = json.dumps(content)
+    return rows
+
+
+def test_cameras_that_see_nothing(tmp_path):
+    up = {"roll-pitch-yaw": [0, -90, 0]}
+    rows = mounted(tables(), **up)
+    refused(
+        "nothing of the scene is in the view of",
+        write_tables(tmp_path / "a", rows),
+        camera_names=REAR,
+    )
+    rows = mounted(tables(), t=[1700, 0, 1400])
+    refused("m off the vehicle", write_tables(tmp_path / "b", rows))
+    rows = mounted(tables(), t=[1, 0])
+    refused("needs t", write_tables(tmp_path / "c", rows))
+    rows = tables()
+    del rows["obstacle"], rows["lane_line"]  # leaves a crosswalk ahead
+    scene = load_scene(write_tables(tmp_path / "d", rows))
+    assert (
+        "camera_rear_tele_30fov sees nothing of the scene: its video will be black"
+        in scene.warnings
+    )
+    del rows["crosswalk"]
+    scene = load_scene(write_tables(tmp_path / "e", rows))
+    assert "the scene holds nothing to draw: all videos will be black" in scene.warnings
+
+
+def test_what_is_no_scene(tmp_path):
+    refused("is not a folder", tmp_path / "absent")
+    file = tmp_path / "file"
+    file.write_text("x")
+    refused("is not a folder", file)
+    refused("is not a scene: .*it holds: file", tmp_path)
+    (tmp_path / "pose").mkdir()
+    (tmp_path / "3d_lanes").mkdir()
+    refused("has no tar files in pose/ or vehicle_pose/", tmp_path)
+
+
+@pytest.mark.parametrize("table", [*tables()])
+@pytest.mark.parametrize("keep", [0, 100, -20])
+def test_damaged_parquet(tmp_path, table, keep):
+    folder = write_tables(tmp_path, tables())
+    path = folder / f"{CLIP}.{table}.parquet"
+    path.write_bytes(path.read_bytes()[:keep])
+    refused(f"{re.escape(str(path))} is not a readable parquet file", folder)
+
+
+@pytest.mark.parametrize("attribute", [*samples()])
+@pytest.mark.parametrize("keep", [0, 100, 700, 1024])
+def test_damaged_tar(tmp_path, attribute, keep):
+    folder = write_samples(tmp_path, samples())
+    path = folder / attribute / f"{CLIP}.tar"
+    path.write_bytes(path.read_bytes()[:keep])
+    refused(f"{re.escape(str(path))}", folder)
+
+
+CAMERA = "camera_front_wide_120fov"
+BAD_SAMPLES = {
+    "object array": ("vehicle_pose", "000001.vehicle_pose.npy", {}, "no array of numbers"),
+    "wrong shape": ("vehicle_pose", "000001.vehicle_pose.npy", np.eye(3), "must be \\(4, 4\\)"),
+    "NaN": ("vehicle_pose", "000001.vehicle_pose.npy", pose(np.nan), "holds NaN"),
+    "scaled": ("vehicle_pose", "000001.vehicle_pose.npy", 2 * pose(), "not a rotation"),
+    "no number": ("vehicle_pose", "first.vehicle_pose.npy", pose(), "does not start with a frame"),
+    "short lens": (
+        "ftheta_intrinsic", f"ftheta_intrinsic.{CAMERA}.npy", np.ones(4), "must be \\(11,\\)",
+    ),
+    "zero lens": (
+        "ftheta_intrinsic", f"ftheta_intrinsic.{CAMERA}.npy", np.zeros(11), "too small",
+    ),
+    "objects of lists": ("all_object_info", "000000.all_object_info.json", [1], "must hold an obj"),
+    "object without pose": (
+        "all_object_info", "000000.all_object_info.json", {"7": {}}, "no object_to_world",
+    ),
+    "labels without shape": ("3d_lanelines", "lanelines.json", {"labels": [{}]}, "label 0 has no"),
+    "no vertices": (
+        "3d_lanelines", "lanelines.json",
+        {"labels": [{"labelData": {"shape3d": {"polyline3d": {}}}}]}, "no polyline3d.vertices",
+    ),
+    "unknown state": (
+        "3d_traffic_lights_status", "aggregated_states.json",
+        {"traffic_light_states": {"1": {"feature_id": "f", "state": ["blue"]}}}, "cannot be 'blue'",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_SAMPLES)
+def test_wrong_tars_are_one_line(tmp_path, name):
+    attribute, field, value, words = BAD_SAMPLES[name]
+    content = samples()
+    content.setdefault(attribute, {})[field] = value
+    refused(words, write_samples(tmp_path, content))
+
+
+def test_tars_without_poses(tmp_path):
+    folder = write_samples(tmp_path, samples(frames=1))
+    refused("1 poses; at least 2", folder)
+    shutil.rmtree(folder / "pose")
+    refused("lacks pose/clip.tar", folder)
+    refused("30 frames per second", folder, fps=10)
+
+
+def test_cameras_without_vehicle_or_lens(tmp_path):
+    content = samples()
+    whole = load_scene(write_samples(tmp_path / "whole", content))
+    del content["vehicle_pose"], content["ftheta_intrinsic"]
+    scene = load_scene(write_samples(tmp_path / "part", content))
+    ours, theirs = scene.cameras[CAMERA], whole.cameras[CAMERA]
+    np.testing.assert_allclose(ours.to_world, theirs.to_world, atol=1e-5)
+    np.testing.assert_allclose(scene.ego_to_world[0, :3, :3], np.eye(3), atol=1e-6)
+    np.testing.assert_allclose(ours.model.center, (954.2063, 757.15415))
+    assert any(w.startswith("cameras with the default lens") for w in scene.warnings)
+
+
+def test_objects_of_tars(tmp_path):
+    content = samples()
+    last = content["all_object_info"]["000003.all_object_info.json"]
+    last["7"]["object_to_world"] = pose(18).tolist()
+    del last["7"]["object_lwh"]
+    last["8"] = last["7"]
+    scene = load_scene(write_samples(tmp_path, content))
+    (track,) = scene.tracks
+    assert "tracks left out, fewer than two observations: 1 (8)" in scene.warnings
+    np.testing.assert_allclose(boxes_at(scene.tracks, 50_000).centers[0], (16.5, 0, 0), atol=1e-5)
+    np.testing.assert_allclose(track.sizes[1], (4.5, 1.9, 1.5), atol=1e-6)
+    present = [len(boxes_at(scene.tracks, int(t)).ids) for t in scene.timestamps]
+    assert present == [1, 1, 1, 1, 0, 0]  # no extrapolation
+
+
+def test_static_objects_stay_at_their_average(tmp_path):
+    poses = np.stack([pose(x).astype(float) for x in (1, 2, 6)])
+    np.testing.assert_allclose(average_pose(poses), pose(3), atol=1e-12)
+    poses[2, :2, :2] *= -1  # turned around: its place does not count
+    np.testing.assert_allclose(average_pose(poses[[0, 1, 0, 1, 2]]), pose(1.5), atol=1e-12)
+    opposite = poses[[0, 2]]
+    np.testing.assert_array_equal(average_pose(opposite), opposite[0])
+
+
+def test_boxes_from_corners():
+    signs = np.array([(1, 1), (1, -1), (-1, -1), (-1, 1)])
+    corners = np.array([(*s, z) for z in (1, -1) for s in signs]) * (2, 1, 0.5) + (9, 8, 7)
+    center, rotation, size = cuboid(corners)
+    np.testing.assert_allclose(center, (9, 8, 7))
+    np.testing.assert_allclose(size, (4, 2, 1))
+    np.testing.assert_allclose(rotation, np.diag((-1, -1, 1)), atol=1e-7)
+    assert cuboid(corners[:7]) is None
+    assert cuboid(corners * (1, 1, 0)) is None
