@@ -86,7 +86,8 @@ def pinhole_polynomial(focal: float, width: int, height: int, center=None) -> tu
     """The pixel-to-angle coefficients nearest to a pinhole camera without distortion.
 
     focal: pixels; center: (2,) pixels, None for the middle of the image. The fit of degree 5 to
-    atan(r / focal), without a constant, is off by less than 1e-3 rad for fields of view up to 120
+    atan(r / focal), without a constant, is off by up to 1.1e-3 rad for a field of view of 120
+    degrees (2.3 of 1920 pixels, towards the corners) and 5e-5 rad for 90
     degrees. Undistort images of lenses with strong distortion, or fit their own curve.
     """
     if not (focal > 0 and width > 1 and height > 1):
