@@ -1,9 +1,6 @@
 """A run killed with SIGKILL at random moments and resumed equals one that was not disturbed.
 
-The command under test is the fake mode, or any other given as JAXVID_KILL_COMMAND, in which
-{output} stands for the output folder: "python scripts/sample.py ... --config.run.output={output}".
-JAXVID_KILL_SPAN is the longest life before a kill as a fraction of an undisturbed run; a command
-that first loads and compiles for long needs more than the default.
+The commands under test are the fake mode and, marked slow, sampling with FDM.
 """
 
 import contextlib
@@ -17,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+import small_fdm
 
 from jaxvid.runs.manifest import Manifest
 from jaxvid.runs.requests import OWN_FILES
@@ -26,7 +24,6 @@ from jaxvid.runs.staging import open_output
 FAKE = Path(__file__).with_name("fake_mode.py")
 COMMAND = f"{sys.executable} {FAKE} --requests=12 --batch_size=1 --seconds=0.06 --output={{output}}"
 KILLS = 10
-SPAN = float(os.environ.get("JAXVID_KILL_SPAN", "0.25"))
 
 
 def start(command: str, output: Path) -> subprocess.Popen:
@@ -84,16 +81,22 @@ def manifest(folder: Path) -> Manifest:
     return Manifest(path.parent)
 
 
-def test_killed_ten_times(tmp_path):
-    """Each life is long enough for about one of the twelve requests."""
-    command = os.environ.get("JAXVID_KILL_COMMAND", COMMAND)
+@pytest.mark.parametrize(
+    ("mode", "span"), [("fake", 0.25), pytest.param("fdm", 0.6, marks=pytest.mark.slow)]
+)
+def test_killed_ten_times(tmp_path, mode, span):
+    """Each life, at most `span` of an undisturbed run, is enough for about one of twelve requests.
+
+    FDM loads and compiles before its first.
+    """
+    command = COMMAND if mode == "fake" else small_fdm.command(tmp_path)
     whole, disturbed = tmp_path / "whole", tmp_path / "disturbed"
     seconds = complete(command, whole)
     rng, killed = random.Random(0), 0
     for _ in range(KILLS):
         process = start(command, disturbed)
         wait_for_work(process, disturbed)
-        time.sleep(rng.uniform(0, SPAN) * seconds)
+        time.sleep(rng.uniform(0, span) * seconds)
         killed += process.poll() is None
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

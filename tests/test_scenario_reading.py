@@ -250,7 +250,7 @@ BAD_TABLES = {
     "no objects": (lambda rows: rows[CARS].clear(), "has no rows; leave the file out"),
     "no rig": (lambda rows: rows["calibration_estimate"].clear(), "has no rows; the first one"),
     "NaN pose": (one(EGO, 2, "location", xyz(1, np.nan, 0)), "location holds NaN.*row 2"),
-    "empty pose": (one(EGO, 2, "location", None), "location holds NaN, infinity or nothing"),
+    "empty pose": (one(EGO, 2, "location", None), "location holds NaN, nothing or huge"),
     "NaN object": (one(CARS, 5, "center", xyz(1, np.nan, 0)), "center holds NaN.*row 5"),
     "zero turn": (one(EGO, 1, "orientation", dict.fromkeys("xyzw", 0.0)), "row 1 is zero"),
     "empty time": (lambda rows: rows[EGO][1]["key"].update(timestamp_micros=None), "1 empty cells"),

@@ -130,7 +130,7 @@ def test_two_cameras_of_one_name_are_refused(tmp_path):
 
 
 def test_a_pinhole_camera_keeps_its_pixels():
-    """Field of view of 120 degrees; the fit is off by less than a pixel up to the corners."""
+    """Field of view of 120 degrees; the fit is off by 2.3 pixels at most, in the corners."""
     focal, width, height = 554.0, 1920, 1080
     polynomial = calibration.pinhole_polynomial(focal, width, height)
     camera = make_camera((960, 540), (width, height), polynomial, backward=True)

@@ -1,7 +1,6 @@
 """A SLURM array: four tasks share one output folder, one is killed, one preempted.
 
-Needs a running SLURM (SLURM_CONF) with requeueing allowed. JAXVID_SLURM_COMMAND replaces the
-fake mode by another command, in which {output} stands for the output folder.
+Needs a running SLURM (SLURM_CONF) with requeueing allowed.
 """
 
 import os
@@ -12,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import small_fdm
 from test_kill_resume import FAKE, check_equal, complete, manifest, outputs
 
 pytestmark = [
@@ -53,8 +53,9 @@ def requeue(task: str):
         subprocess.run(["scontrol", "update", f"JobId={task}", "StartTime=now"], check=False)
 
 
-def test_array_with_killed_tasks(tmp_path):
-    command = os.environ.get("JAXVID_SLURM_COMMAND", COMMAND)
+@pytest.mark.parametrize("mode", ["fake", "fdm"])
+def test_array_with_killed_tasks(tmp_path, mode):
+    command = COMMAND if mode == "fake" else small_fdm.command(tmp_path)
     whole, folder = tmp_path / "whole", tmp_path / "array"
     complete(command, whole)
     log = f"--output={tmp_path}/log-%a.txt"
