@@ -117,8 +117,9 @@ def make_camera(center, size, coefficients, backward: bool, linear=((1, 0), (0, 
     Raises ValueError for numbers that make no camera.
     """
     center, linear = np.asarray(center, np.float64), np.asarray(linear, np.float64)
-    size, given = np.asarray(size, np.int32), np.asarray(coefficients, np.float64)
-    check_model(center, size, given, linear)
+    given = np.asarray(coefficients, np.float64)
+    check_model(center, np.asarray(size), given, linear)
+    size = np.asarray(size, np.int32)
     reach = np.hypot(*np.maximum(center, size - center))
     fitted = (fit_forward if backward else fit_backward)(given, reach)
     forward, back = (fitted, given) if backward else (given, fitted)

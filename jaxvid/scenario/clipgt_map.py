@@ -10,6 +10,7 @@ from jaxvid.scenario.columns import Columns
 from jaxvid.scenario.elements import keep_elements, keep_points, light_state
 from jaxvid.scenario.frames import object_to_rdf, to_rdf
 from jaxvid.scenario.notes import Notes
+from jaxvid.scenario.plausible import is_usable
 from jaxvid.scenario.scene import LaneLine, WorldBox
 
 TABLES = {  # our name, table
@@ -71,11 +72,11 @@ def _boxes(table: Columns | None, name: str, frames: int, notes: Notes):
     centers = table.vectors(f"{name}.center")
     turns = table.vectors(f"{name}.orientation", "xyzw")
     sizes = table.vectors(f"{name}.dimensions")
-    usable = np.isfinite(np.concatenate([centers, turns], axis=1)).all(axis=1)
+    usable = np.array([is_usable(row) for row in np.concatenate([centers, turns], axis=1)])
     usable &= ~(np.linalg.norm(turns, axis=1) <= 1e-6)
     what = name.replace("_", " ")
     notes.count(f"{what}s left out, no position or orientation", int((~usable).sum()))
-    unsized = ~np.isfinite(sizes).all(axis=1)
+    unsized = np.array([not is_usable(size) for size in sizes])
     notes.count(f"{what}s of default size, no dimensions", int((unsized & usable).sum()))
     sizes[unsized] = DEFAULT_SIZES[name]
     states = table.words(f"{name}.state") if table.has(f"{name}.state") else [None] * len(table)

@@ -20,7 +20,9 @@ class Columns:
         self.path = path
         try:
             self.table = pq.read_table(path)
-        except (pa.ArrowException, OSError) as error:
+            self.table.validate(full=True)
+            _check_names(self.table.schema)
+        except (pa.ArrowException, OSError, UnicodeError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(f"{path} is not a readable parquet file: {reason}") from error
 
@@ -88,6 +90,14 @@ class Columns:
 
     def _missing(self, name: str, known) -> str:
         return f"{self.path} has no column {name}; there is: {listing(known, 12) or 'nothing'}"
+
+
+def _check_names(fields) -> None:
+    """Raises UnicodeError for damaged names, also of nested columns."""
+    for field in fields:
+        kind = field.type.value_type if _is_list(field.type) else field.type
+        if field.name and pa.types.is_struct(kind):
+            _check_names(kind)
 
 
 def _as_floats(column) -> np.ndarray:

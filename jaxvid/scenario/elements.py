@@ -3,6 +3,7 @@
 import numpy as np
 
 from jaxvid.scenario.notes import Notes
+from jaxvid.scenario.plausible import is_usable
 
 LEAST = {"poles": 1, "crosswalks": 3, "road_markings": 3}  # points; 2 for all other elements
 STATES = ("red", "yellow", "green", "unknown", "off")
@@ -20,10 +21,11 @@ def keep_elements(elements, name: str, notes: Notes) -> tuple[np.ndarray, ...]:
 
 def keep_points(points, name: str, notes: Notes) -> np.ndarray:
     """`points` (n, 3) as float32, or (0, 3), counted, where they make no element."""
-    points = np.asarray(points, np.float32).reshape(-1, 3)
+    with np.errstate(over="ignore"):
+        points = np.asarray(points, np.float32).reshape(-1, 3)
     least = LEAST.get(name, 2)
-    if not np.isfinite(points).all():
-        notes.count(f"{name.replace('_', ' ')} left out, NaN coordinates")
+    if not is_usable(points):
+        notes.count(f"{name.replace('_', ' ')} left out, NaN or huge coordinates")
     elif len(points) < least:
         notes.count(f"{name.replace('_', ' ')} left out, fewer than {least} points")
     else:

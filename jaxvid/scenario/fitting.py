@@ -3,6 +3,7 @@
 import numpy as np
 
 SAMPLES = 500
+LARGEST = 1e6  # pixels
 ANGLES = 2000  # steps of the search for the largest usable angle, over 180 degrees
 
 
@@ -55,8 +56,10 @@ def check_model(center, size, coefficients, linear) -> None:
     for name, numbers in (("centre", center), ("polynomial", coefficients), ("linear", linear)):
         if not np.isfinite(numbers).all():
             raise ValueError(f"the {name} of the camera holds {numbers.ravel()}; give numbers")
-    if (size < 2).any():
-        raise ValueError(f"an image of {size[0]}x{size[1]} is too small; give width and height")
+    if not ((size >= 2) & (size <= LARGEST)).all():
+        raise ValueError(f"an image of {size[0]:g}x{size[1]:g} is too small or too large")
+    if (np.abs(center) > LARGEST).any():
+        raise ValueError(f"the centre {center} is in no image; give pixels")
     if not coefficients[1:].any():
         raise ValueError("all coefficients of the polynomial are zero; give those of a lens")
     if abs(np.linalg.det(linear)) < 1e-6:

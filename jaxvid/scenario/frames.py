@@ -8,7 +8,8 @@ RDF_FROM_FLU = np.array([[0, -1, 0], [0, 0, -1], [1, 0, 0]], np.float64)
 
 def to_rdf(points) -> np.ndarray:
     """(..., 3) forward-left-up to right-down-forward, float32; exact, as axes only swap."""
-    points = np.asarray(points, np.float32)
+    with np.errstate(over="ignore"):  # infinity is found by those who check
+        points = np.asarray(points, np.float32)
     return np.stack([-points[..., 1], -points[..., 2], points[..., 0]], axis=-1)
 
 

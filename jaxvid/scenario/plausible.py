@@ -10,6 +10,7 @@ SLOWEST, FASTEST = 5.0, 0.0005  # seconds between poses, as a median
 SPEED = 150.0  # metres per second
 BIGGEST = 60.0  # metres, the longest side of a typical object
 FAR = 30.0  # metres from the vehicle's origin to a camera
+HUGE = 1e9  # metres
 UNSTEADY = 1e5  # metres from the world's origin; float32 steps are 8 mm there
 
 
@@ -44,11 +45,11 @@ def check_increasing(times, where: str) -> None:
 
 def check_finite(numbers, where: str, what: str) -> None:
     """numbers: (n, ...), one row per entry."""
-    bad = ~np.isfinite(numbers.reshape(len(numbers), -1)).all(axis=1)
+    bad = ~(np.abs(numbers.reshape(len(numbers), -1)) < HUGE).all(axis=1)
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise ValueError(
-            f"{where}: {what} holds NaN, infinity or nothing in {bad.sum()} of {len(bad)} rows "
+            f"{where}: {what} holds NaN, nothing or huge numbers in {bad.sum()} of {len(bad)} rows "
             f"(first: row {row}); remove or repair them"
         )
 
@@ -101,7 +102,7 @@ def check_sizes(sizes, where: str) -> None:
 
 def check_mounting(position, where: str) -> None:
     """position: (3,) metres, of a camera on the vehicle."""
-    distance = float(np.linalg.norm(position))
+    distance = float(np.abs(position).max())
     if not distance <= FAR:  # also NaN
         raise ValueError(
             f"{where}: the camera is {distance:.4g} m off the vehicle (limit {FAR:g}); write metres"
@@ -115,6 +116,11 @@ def check_overlap(times, reference, slack_us: int, where: str, what: str) -> Non
             f"{where}: {what} from {times.min()} to {times.max()} us lie outside the poses' "
             f"{reference[0]} to {reference[-1]}; use microseconds of one clock for both"
         )
+
+
+def is_usable(numbers) -> bool:
+    """Whether all coordinates of a map element are numbers, and not huge ones."""
+    return bool((np.abs(numbers) < HUGE).all())
 
 
 def is_unsteady(positions) -> bool:

@@ -7,6 +7,7 @@ import numpy as np
 from jaxvid.scenario.categories import line_style
 from jaxvid.scenario.elements import keep_elements, keep_points, light_state
 from jaxvid.scenario.notes import Notes
+from jaxvid.scenario.plausible import is_usable
 from jaxvid.scenario.samples import Sample
 from jaxvid.scenario.scene import LaneLine, WorldBox
 
@@ -82,7 +83,7 @@ def cuboid(corners):
     Corners in the order of drawing: 3, 1 and 4 are the neighbours of 0 along length, width and
     height. As upstream has it, the axes point from corner 0 to them.
     """
-    if corners.shape != (8, 3) or not np.isfinite(corners).all():
+    if corners.shape != (8, 3) or not is_usable(corners):
         return None
     edges = corners[[3, 1, 4]] - corners[0]
     sizes = np.linalg.norm(edges, axis=1)
@@ -106,6 +107,8 @@ def _shapes(sample: Sample | None, files) -> Iterator[tuple[dict, str]]:
     if field is None:
         raise ValueError(f"{sample.path} lacks {' and '.join(files)}")
     labels = sample.json(field).get("labels", [])
+    if not isinstance(labels, list):
+        raise ValueError(f"{sample.path}: {field}: labels is no list")
     for i, label in enumerate(labels):
         where = f"{sample.path}: {field}: label {i}"
         try:
@@ -127,9 +130,10 @@ def _points(shape: dict, kind: str, where: str) -> np.ndarray:
 
 
 def _attribute(shape: dict, name: str, where: str):
-    """The list or text of an attribute, or None."""
+    """The text of an attribute, or its list of words, which is empty where there is none."""
     try:
         found = next((a for a in shape.get("attributes") or () if a.get("name") == name), {})
-        return found.get("text") or (found.get("enumsList") or {}).get("enumsList")
+        words = found.get("text") or (found.get("enumsList") or {}).get("enumsList")
+        return words if isinstance(words, str) else list(words or ())
     except (TypeError, AttributeError) as error:
         raise ValueError(f"{where}: the attributes are no list of named values") from error

@@ -2,12 +2,18 @@
 
 import io
 import json
+import struct
 import tarfile
+import tokenize
 from pathlib import Path
 
 import numpy as np
 
 BLOCK = 512
+NPY_ERRORS = (  # of np.load for damaged files, whose header it parses as Python
+    *(ValueError, OSError, EOFError, TypeError, AttributeError, SyntaxError, MemoryError),
+    *(tokenize.TokenError, struct.error, KeyError),
+)
 
 
 class Sample:
@@ -38,7 +44,7 @@ class Sample:
         """A float64 array; raises ValueError for damaged files and other shapes."""
         try:
             array = np.load(io.BytesIO(self.fields[field]), allow_pickle=False).astype(np.float64)
-        except (ValueError, OSError, EOFError, TypeError, AttributeError) as error:
+        except NPY_ERRORS as error:
             raise ValueError(f"{self.path}: {field} is no array of numbers: {error}") from error
         if shape is not None and array.shape != shape:
             raise ValueError(f"{self.path}: {field} has shape {array.shape}; it must be {shape}")
