@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
+
+from jaxvid.scenario.load import load_scene
 
 START = 1_700_000_000_000_000  # microseconds
 CLIP = "clip"
@@ -144,3 +147,10 @@ def write_samples(folder: Path, content: dict[str, dict], clip: str = CLIP) -> P
                 data.seek(0)
                 tar.addfile(member, data)
     return folder
+
+
+def refused(words: str, folder, **arguments):
+    """Checks that loading fails with one line that matches `words`."""
+    with pytest.raises(ValueError, match=words) as error:
+        load_scene(folder, **arguments)
+    assert "\n" not in str(error.value)

@@ -6,7 +6,8 @@ All raise ValueError with one line. `where` starts it: the file, and the element
 import numpy as np
 
 LONGEST = 3600.0  # seconds
-SLOWEST, FASTEST = 5.0, 0.0005  # seconds between poses, as a median
+LATEST = 10**17  # microseconds since 1970: the year 5138
+SLOWEST, FASTEST = 30.0, 0.0005  # seconds between poses, as a median
 SPEED = 150.0  # metres per second
 BIGGEST = 60.0  # metres, the longest side of a typical object
 FAR = 30.0  # metres from the vehicle's origin to a camera
@@ -20,7 +21,7 @@ def check_pose_times(times, where: str) -> None:
         raise ValueError(f"{where}: {len(times)} poses; at least 2 are needed")
     check_increasing(times, where)
     step, length = float(np.median(np.diff(times))) / 1e6, float(times[-1] - times[0]) / 1e6
-    if step > SLOWEST or length > LONGEST:
+    if step > SLOWEST or length > LONGEST or times[-1] > LATEST:
         wrong, unit = f"{step:.4g} s apart over {length:.4g} s", "nanoseconds"
     elif step < FASTEST or length < 0.05:
         wrong, unit = f"{step:.4g} s apart over {length:.4g} s", "milliseconds or seconds"
