@@ -24,8 +24,7 @@ class Renderer:
 
     samples: per pixel, 4 or 1.
     warnings: what is not drawn and why, one line each, beside the scene's own warnings.
-    Raises ValueError for an unknown look, a size without pixels, or a camera that does not hold
-    at this size.
+    Raises ValueError for an unknown look or number of samples, or a size without pixels.
     """
 
     def __init__(
@@ -40,17 +39,14 @@ class Renderer:
         self.geometry = build_geometry(scene, look)
         self.warnings = self.geometry.warnings
         self.canvas = Canvas(height, width, samples)
-        self.models = {
-            name: camera.model.rescale(height, width, truncate=look == "upstream")
-            for name, camera in scene.cameras.items()
-        }
+        self._models = {}
         self._boxes_at = functools.lru_cache(maxsize=8)(functools.partial(boxes_at, scene.tracks))
 
     def frame(self, camera: str, index: int) -> np.ndarray:
         """The image of frame `index`, uint8 (h, w, 3).
 
         camera: its name with underscores. Raises ValueError if the scene has no such camera or
-        frame.
+        frame, or if the camera does not hold at this size.
         """
         view, geometry = self.view(camera, index), self.geometry
         boxes = self._boxes_at(int(self.scene.timestamps[index]))
@@ -64,13 +60,15 @@ class Renderer:
 
     def view(self, camera: str, index: int) -> View:
         """Where and how the camera looks at frame `index`; errors as `frame`."""
-        if camera not in self.models:
-            raise ValueError(f"no camera {camera!r}; there are {', '.join(self.models)}")
+        if camera not in self.scene.cameras:
+            raise ValueError(f"no camera {camera!r}; there are {', '.join(self.scene.cameras)}")
         if not 0 <= index < self.scene.frames:
             raise ValueError(f"no frame {index}: the scene has frames 0 to {self.scene.frames - 1}")
-        to_world = self.scene.cameras[camera].to_world[index]
-        upstream = self.look == "upstream"
-        return View(self.models[camera], to_world, self.height, self.width, upstream)
+        seen_by, upstream = self.scene.cameras[camera], self.look == "upstream"
+        if camera not in self._models:
+            self._models[camera] = seen_by.model.rescale(self.height, self.width, upstream)
+        to_world = seen_by.to_world[index]
+        return View(self._models[camera], to_world, self.height, self.width, upstream)
 
     def _light_colors(self, index: int) -> np.ndarray:
         """(k, 3) float, 0..255; states that end before the video does go on as "unknown"."""

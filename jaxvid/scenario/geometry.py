@@ -69,6 +69,9 @@ def build_geometry(scene: Scene, look: Look) -> Geometry:
             warnings.append(f"{name.replace('_', ' ')} left out, {reason}: {empty}")
         triangles += filled
         colors += [color] * sum(map(len, filled))
+    off = sum("off" in (light.states or ()) for light in scene.traffic_lights)
+    if off:
+        warnings.append(f"traffic lights that are off at times, drawn as unknown: {off}")
     signs = [box_corners(box)[SIGN_FACES] for box in scene.traffic_signs]
     colors += [palette.TRAFFIC_SIGN] * sum(map(len, signs))
     return Geometry(

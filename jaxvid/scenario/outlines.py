@@ -38,7 +38,8 @@ def thick_lines(uv, depth, widths, colors, order, height: int, width: int) -> Po
     kept = (lengths > 0) & (radii > 0)
     uv, depth, colors, lengths = uv[kept], depth[kept], colors[kept], lengths[kept]
     x, y = (steps[kept] / lengths[:, None]).T[:, :, None]
-    turned = np.stack([x * np.cos(CAPS) - y * np.sin(CAPS), x * np.sin(CAPS) + y * np.cos(CAPS)], -1)
+    cos, sin = np.cos(CAPS), np.sin(CAPS)
+    turned = np.stack([x * cos - y * sin, x * sin + y * cos], axis=-1)
     ends = np.repeat(uv[:, ::-1], CAP_STEPS + 1, axis=1)
     corners = ends + turned * radii[kept, None, None] / to_square
     slopes = np.stack([x, y], axis=-1)[:, 0] * to_square / lengths[:, None]
@@ -51,7 +52,7 @@ def thick_lines(uv, depth, widths, colors, order, height: int, width: int) -> Po
 
 
 def triangles(uv, depth, colors, order) -> Polygons:
-    """uv: (n, 3, 2) pixels; depth: (n, 3); colors: (n, 3, 3) of the corners, 0..255; order: (n,)."""
+    """uv: (n, 3, 2) pixels; depth: (n, 3); colors: (n, 3 or 1, 3), 0..255; order: (n,)."""
     uv, values = np.asarray(uv, np.float64), channels(np.asarray(depth, np.float64), colors)
     area = cross(uv[:, 1] - uv[:, 0], uv[:, 2] - uv[:, 0])
     kept = np.flatnonzero(area)
@@ -67,7 +68,7 @@ def triangles(uv, depth, colors, order) -> Polygons:
 
 
 def polygons(corners, planes, limits, order) -> Polygons:
-    """corners: (n, k, 2) pixels, snapped here; planes: (n, 4, 3); limits: (n, 4, 2); order: (n,)."""
+    """corners: (n, k, 2) pixels, snapped here; the rest as in `Polygons`."""
     n, k = corners.shape[:2]
     snapped = np.rint(np.clip(corners, -OUTSIDE, OUTSIDE) * SUBPIXELS).astype(np.int32)
     return Polygons(snapped.reshape(-1, 2), np.arange(n) * k, np.full(n, k), planes, limits, order)

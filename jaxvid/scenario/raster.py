@@ -20,7 +20,15 @@ SAMPLES = {  # (x, y) in 1/256 pixel from the upper left corner of the pixel
     1: ((128, 128),),
     4: ((96, 224), (224, 160), (32, 96), (160, 32)),
 }
-compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+
+
+def compiled(function):
+    """Compiles for one thread; what is compiled is kept where numba finds a writable folder."""
+    options = {"nogil": True, "error_model": "numpy"}
+    try:
+        return numba.njit(function, cache=True, **options)
+    except RuntimeError:  # no such folder, as in a read-only container
+        return numba.njit(function, **options)
 
 
 class Polygons(NamedTuple):
@@ -120,26 +128,31 @@ def _up(distance):
 
 @compiled
 def _shade(image, owner, planes, limits):
-    """Colours each pixel with the mean over its samples, rounded half up."""
+    """Gives each pixel the mean colour of its samples, rounded half up."""
     height, n_samples, width = owner.shape
     for row in range(height):
         for column in range(width):
-            first = owner[row, 0, column]
-            same = True
-            for s in range(1, n_samples):
-                same &= owner[row, s, column] == first
-            if same and first == NOBODY:
-                continue
-            for c in range(3):
-                total = 0
-                for s in range(n_samples):
-                    p = owner[row, s, column]
-                    if p == NOBODY:
-                        continue
-                    plane, limit = planes[p, c + 1], limits[p, c + 1]
-                    value = plane[0] + plane[1] * (column + 0.5) + plane[2] * (row + 0.5)
-                    total += np.int64(min(max(value, limit[0]), limit[1]) * 255 + 0.5)
-                    if same:
-                        total *= n_samples
-                        break
-                image[row, column, c] = (total + n_samples // 2) // n_samples
+            red, green, blue, r, g, b, last = 0, 0, 0, 0, 0, 0, NOBODY
+            for s in range(n_samples):
+                p = owner[row, s, column]
+                if p == NOBODY:
+                    continue
+                if p != last:
+                    r = _level(planes, limits, p, 1, column, row)
+                    g = _level(planes, limits, p, 2, column, row)
+                    b = _level(planes, limits, p, 3, column, row)
+                    last = p
+                red, green, blue = red + r, green + g, blue + b
+            if last != NOBODY:
+                half = n_samples // 2
+                image[row, column, 0] = (red + half) // n_samples
+                image[row, column, 1] = (green + half) // n_samples
+                image[row, column, 2] = (blue + half) // n_samples
+
+
+@compiled
+def _level(planes, limits, p, channel, column, row):
+    """The colour of polygon p at the centre of a pixel, 0..255."""
+    base, slope_x, slope_y = planes[p, channel]
+    value = base + slope_x * (column + 0.5) + slope_y * (row + 0.5)
+    return np.int64(min(max(value, limits[p, channel, 0]), limits[p, channel, 1]) * 255 + 0.5)

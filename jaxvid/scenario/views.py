@@ -25,9 +25,8 @@ EDGES = np.array(
 )
 END = np.array([0, 0, 1, 1, 0, 0, 1, 1])  # which of the two colours a corner has: front, rear
 PARTS = len(FACES) + len(EDGES)
-MARGIN = 40.0  # pixels around the image from which lines can reach into it
 REACH = 3.0  # metres, longer than any segment of a line
-MERGED = 1.0  # pixels: what a line advances in smaller steps is drawn as one segment
+MERGED = 0.5  # pixels: what a line advances in smaller steps is drawn as one segment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +53,8 @@ class View:
         ends = np.stack(merge(uv, linked), axis=1)
         ends = ends[self._visible(uv[ends], depth[ends])]
         chosen = near[ends[:, 0]]
-        return self._thick(uv[ends], depth[ends], lines.widths[chosen], lines.colors[chosen], first + chosen)
+        widths, colors = lines.widths[chosen], lines.colors[chosen]
+        return self._thick(uv[ends], depth[ends], widths, colors, first + chosen)
 
     def triangles(self, points, colors, first: int) -> Polygons:
         """points: (n, 3, 3) world; colors: (n, 3), 0..255."""
@@ -68,24 +68,23 @@ class View:
         faces = corners[:, LIGHT_FACES].reshape(-1, 3, 3)
         return self.triangles(faces, np.repeat(colors, len(LIGHT_FACES), axis=0), first)
 
-    def boxes(self, boxes: Boxes, palette_of, first: int) -> list[Polygons]:
+    def boxes(self, boxes: Boxes, colors: dict, first: int) -> list[Polygons]:
         """Faces and edges of the boxes that have a corner in the image and in front of the camera.
 
-        palette_of: class to the colours of front and rear.
+        colors: of the front and the rear, by class.
         """
         uv, depth = self.project(corners_of(boxes.centers, boxes.rotations, boxes.sizes))
         inside = (uv >= 0) & (uv < (self.width, self.height)) & (depth > 0)[..., None]
         shown = np.flatnonzero(inside.all(axis=-1).any(axis=-1))
         uv, depth = uv[shown], depth[shown]
-        colors = np.array([palette_of[boxes.kinds[i]] for i in shown], np.float64)
-        colors = colors.reshape(-1, 2, 3)[:, END]
+        ends = np.array([colors[boxes.kinds[i]] for i in shown], np.float64).reshape(-1, 2, 3)
         order = first + PARTS * shown[:, None] + np.arange(PARTS)
-        faces = [a[:, FACES].reshape(-1, *a[:, FACES].shape[2:]) for a in (uv, depth, colors)]
-        uv, depth = (a[:, EDGES].reshape(-1, *a[:, EDGES].shape[2:]) for a in (uv, depth))
-        width, color = np.array([palette.EDGE_WIDTH]), np.array([palette.BOX_EDGE])
+        faces, edges = (pick(FACES, uv, depth, ends[:, END]), pick(EDGES, uv, depth))
+        widths = np.full(len(edges[0]), palette.EDGE_WIDTH)
+        edge_colors = np.tile(palette.BOX_EDGE, (len(edges[0]), 1))
         return [
             triangles(*faces, order[:, : len(FACES)].ravel()),
-            self._thick(uv, depth, width.repeat(len(uv)), color.repeat(len(uv), axis=0), order[:, len(FACES) :].ravel()),
+            self._thick(*edges, widths, edge_colors, order[:, len(FACES) :].ravel()),
         ]
 
     def _onto_image(self, points):
@@ -97,8 +96,14 @@ class View:
     def _visible(self, uv, depth):
         """Which of n primitives of k corners can touch the image; uv: (n, k, 2); depth: (n, k)."""
         size = np.array([self.width, self.height])
-        reaches = (uv.max(axis=1) > -MARGIN) & (uv.min(axis=1) < size + MARGIN)
+        margin = palette.NEAR_LINES * max(1, self.height / self.width)  # lines are half as wide
+        reaches = (uv.max(axis=1) > -margin) & (uv.min(axis=1) < size + margin)
         return reaches.all(-1) & (depth.max(axis=1) > 0) & (depth.min(axis=1) < palette.DEPTH_MAX)
+
+
+def pick(corners, *arrays) -> list[np.ndarray]:
+    """The values (k, 8, ...) of boxes at `corners` (n, c) of each: (k * n, c, ...)."""
+    return [a[:, corners].reshape(-1, corners.shape[1], *a.shape[2:]) for a in arrays]
 
 
 def merge(uv, linked) -> tuple[np.ndarray, np.ndarray]:
