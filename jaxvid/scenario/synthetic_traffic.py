@@ -22,7 +22,7 @@ SIZES = {  # length, width, height in metres
     "animal": (0.9, 0.3, 0.6),
 }
 MAIN_SPEED, LEFT_ONCOMING, RIGHT_ONCOMING = 9.0, 11.0, 9.5  # metres per second
-SLOW_LANE = 8.2
+SLOW_LANE = 6.5
 RAIL = 11.0  # metres from the middle to the pavement where people walk
 
 
@@ -100,7 +100,7 @@ def _with_us(road: Road, actor) -> list[Actor]:
     """Two lanes in our direction; the outer one is slower, and a car turns right out of it."""
     inner, outer, edge = (ahead(road, -x) for x in (LANE / 2, 1.5 * LANE, 2 * LANE + 0.75))
     cars = [("automobile", 21), ("other_vehicle", 45), ("automobile", -17), ("bus", -42)]
-    slow = [("heavy_truck", 9), ("other_vehicle", -14), ("automobile", -36)]
+    slow = [("heavy_truck", 12), ("other_vehicle", -14), ("automobile", -36)]
     return [
         *(actor(word, inner, s - BACK, MAIN_SPEED) for word, s in cars),
         *(actor(word, outer, s - BACK, SLOW_LANE) for word, s in slow),
