@@ -27,6 +27,7 @@ END = np.array([0, 0, 1, 1, 0, 0, 1, 1])  # which of the two colours a corner ha
 PARTS = len(FACES) + len(EDGES)
 REACH = 3.0  # metres, longer than any segment of a line
 MERGED = 0.5  # pixels: what a line advances in smaller steps is drawn as one segment
+WHOLE = 2**20  # parts of a pixel that distances along lines are counted in
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,9 +114,11 @@ def merge(uv, linked) -> tuple[np.ndarray, np.ndarray]:
     """
     if not len(uv):
         return np.zeros(0, int), np.zeros(0, int)
-    steps = np.where(linked[:-1], np.linalg.norm(np.diff(uv, axis=0), axis=1), 0)
-    bins = np.floor(np.cumsum(steps, dtype=np.float64) / MERGED)
-    inner = linked[1:] & linked[:-1] & (np.diff(bins, prepend=-1) == 0)
-    kept = np.flatnonzero(~np.append(False, inner))
+    follows = np.append(False, linked[:-1])
+    steps = np.linalg.norm(np.diff(uv, axis=0, prepend=uv[:1]), axis=1) * follows
+    travelled = np.cumsum(np.rint(steps * WHOLE).astype(np.int64))  # exact, whatever came before
+    start = np.maximum.accumulate(np.where(follows, 0, np.arange(len(uv))))
+    bins = (travelled - travelled[start]) // int(MERGED * WHOLE)
+    kept = np.flatnonzero(~follows | ~linked | (np.diff(bins, prepend=-1) != 0))
     starts = np.flatnonzero(linked[kept])
     return kept[starts], kept[starts + 1]
