@@ -104,6 +104,13 @@ def test_videos_hold_the_frames_of_the_library(folder, tmp_path):
     assert found.read_bytes() == (tmp_path / "expected.mp4").read_bytes()
 
 
+def test_the_spec_names_the_cameras_of_earlier_runs(folder, tmp_path):
+    for name in NAMES:
+        argv = arguments(folder, tmp_path, "--frames=0:2", f"--cameras={name}")
+        assert command.main(argv) == 0
+    assert {"front_wide", "rear"} < set(json.loads((tmp_path / "drive.json").read_bytes()))
+
+
 def test_an_odd_size_is_padded_and_said(folder, tmp_path, capsys):
     argv = arguments(folder, tmp_path, "--resolution=97x55", "--frames=0:2")
     assert command.main(argv) == 0
@@ -220,7 +227,7 @@ def test_check_tells_what_a_scene_holds(folder, capsys, tmp_path):
         "  Truck: 4 (bus 2, heavy_truck 2)",
         "  crosswalks: 4",
         "gaps: none",
-        "  8 lanes: the videos have no colour for them",
+        "  lanes: 8, for which the videos have no colour",
         "  camera_front_wide_120fov: 1920x1080, 117 degrees wide",
     ):
         assert line in lines.splitlines()
@@ -285,6 +292,7 @@ def test_the_contact_sheet_takes_any_number_of_cameras(count):
         (["--cameras=,"], "no cameras named"),
         (["--resolution=big"], "write WIDTHxHEIGHT"),
         (["--resolution=0x0"], "width=0 is outside"),
+        (["--resolution=3000x20"], "camera_front_wide_120fov does not hold at 3000x20: the poly"),
         (["--frames=3"], "write START:STOP"),
         (["--frames=3:3"], "frames 3:3 were asked for, but drive has 12"),
         (["--frames=0:13"], "use a range within 0:12"),

@@ -24,8 +24,11 @@ ELEMENTS = {
 }
 
 
-def describe(scene: Scene) -> list[str]:
-    """Lines on cameras, frames, objects, map, gaps, and on what will not be drawn and why."""
+def describe(scene: Scene, left_out: Sequence[str] = ()) -> list[str]:
+    """Lines on cameras, frames, objects, map, gaps, and on what will not be drawn and why.
+
+    left_out: lines of `draw.Renderer.warnings`, which depend on the look.
+    """
     return [
         *_drive(scene),
         "cameras:",
@@ -35,7 +38,7 @@ def describe(scene: Scene) -> list[str]:
         "map:",
         *(f"  {line}" for line in _elements(scene)),
         *_section("gaps:", gaps(scene)),
-        *_section("will not be drawn:", undrawn(scene)),
+        *_section("will not be drawn:", [*undrawn(scene), *left_out]),
         *_section("warnings:", scene.warnings),
     ]
 
@@ -74,7 +77,7 @@ def _tracks(tracks: Sequence[Track]) -> Iterator[str]:
             words = Counter(track.category for track in own)
             listed = ", ".join(f"{word} {n}" for word, n in sorted(words.items()))
             parked = sum(not track.moving for track in own)
-            still = f", {parked} static" if parked else ""
+            still = f"; {parked} static" if parked else ""
             yield f"{kind}: {len(own)} ({listed}{still})"
 
 
@@ -113,7 +116,7 @@ def gaps(scene: Scene) -> Iterator[str]:
 def undrawn(scene: Scene) -> Iterator[str]:
     """What leaves no trace in any video, with the reason."""
     for what, number in scene.undrawn.items():
-        yield f"{number} {what}: the videos have no colour for them"
+        yield f"{what}: {number}, for which the videos have no colour"
     if not scene.cameras:
         return
     seen = seen_tracks(scene)

@@ -12,8 +12,9 @@ from jaxvid.core.files import check_writable
 from jaxvid.core.video import write_png
 from jaxvid.runs.progress import Progress
 from jaxvid.scenario import check, multiview, overlay, render, workers
+from jaxvid.scenario.draw import Renderer
 from jaxvid.scenario.load import load_scene
-from jaxvid.scenario.scene import Scene
+from jaxvid.scenario.scene import CAMERAS, Scene
 
 FAILED = 3  # exit code: some cameras failed, the others are done
 
@@ -56,10 +57,12 @@ def main(argv: Sequence[str]) -> int:
     settings = _settings(flags)
     scene = load_scene(flags.input, flags.clip, flags.cameras, flags.fps)
     frames = settings.frames_of(scene)
+    check_cameras(scene, settings)
+    left_out = Renderer(scene, settings.look, settings.height, settings.width).warnings
     if flags.check:
-        print("\n".join(check.describe(scene)))
+        print("\n".join(check.describe(scene, left_out)))
         return 0
-    for warning in scene.warnings:
+    for warning in (*scene.warnings, *left_out):
         print(f"warning: {warning}")
     sheet_frame = _sheet_frame(flags.sheet_frame, frames)
     footage = overlay.find_footage(flags.overlay, scene.id, scene.cameras) if flags.overlay else {}
@@ -68,7 +71,8 @@ def main(argv: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with render.sole_user(job):
         failed = run(job, _workers(flags.workers, len(scene.cameras)), flags.overwrite)
-        done = {name: job.video(name) for name in scene.cameras if name not in failed}
+        names = dict.fromkeys((*CAMERAS, *scene.cameras))  # also those of an earlier run
+        done = {name: job.video(name) for name in names if job.is_done(name)}
         if done:
             _write_overlays(job, done, footage, flags)
             write_png(output / f"{scene.id}.png", multiview.sheet_of_videos(done, sheet_frame))
@@ -107,6 +111,16 @@ def run(job: render.Job, processes: int, overwrite: bool = False) -> dict[str, s
             progress.log(f"{job.video(event.camera)} ({seconds:.1f} s{padded})")
     print(f"{len(scene.cameras) - len(failed)} cameras done, {len(failed)} failed")
     return failed
+
+
+def check_cameras(scene: Scene, settings: render.RenderSettings) -> None:
+    """Raises ValueError for a camera that makes no sense at the size of the videos."""
+    for name, camera in scene.cameras.items():
+        try:
+            camera.model.rescale(settings.height, settings.width, settings.look == "upstream")
+        except ValueError as error:
+            size = f"{settings.width}x{settings.height}"
+            raise ValueError(f"{name} does not hold at {size}: {error}") from None
 
 
 def by_cost(scene: Scene) -> list[str]:
