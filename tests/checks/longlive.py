@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import tempfile
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from einops import rearrange
 
 from jaxvid.core import flow, rope
 from jaxvid.core.config import build
-from jaxvid.wan import dit_files
+from jaxvid.wan import dit_files, lora
 from jaxvid.wan.dit import Dit, WanConfig
 from jaxvid.wan.embeddings import sinusoid
 
@@ -33,7 +34,11 @@ def settings_file(case):
     """The case's network as upstream's config.json; heads of tiny networks are not 128 wide."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.json"
-        path.write_text(json.dumps(case.config["model_config"]))
+        settings = dict(case.config["model_config"])
+        if "lora" in case.config:
+            rank, alpha = (case.config["lora"][name] for name in ("rank", "alpha"))
+            settings |= {"r": rank, "lora_alpha": alpha}
+        path.write_text(json.dumps(settings))
         yield path
 
 
@@ -61,18 +66,24 @@ def check_bidirectional(case):
 
 def check_tables(case):
     io = case.io
-    for shift in (5, 8):
+    shifts = sorted(
+        int(name.removeprefix("sigmas_shift"))
+        for name in io
+        if re.fullmatch(r"sigmas_shift\d+", name)
+    )
+    for shift in shifts:
         sigmas = flow.noise_levels(shift)
         case.close(sigmas, io[f"sigmas_shift{shift}"], "sigmas")
         case.close(flow.timesteps_of(sigmas), io[f"timesteps_shift{shift}"], "timesteps")
         weights = flow.loss_weights(shift)
         case.close(weights, io[f"training_weights_shift{shift}"], "weights")
-    steps = flow.few_steps(io["denoising_step_list"], 5)
+    shift = shifts[0]  # of the generator
+    steps = flow.few_steps(io["denoising_step_list"], shift)
     case.close(steps.timesteps, io["warped_denoising_step_list"], "step list")
-    index = flow.nearest(io["t"], 5)
+    index = flow.nearest(io["t"], shift)
     np.testing.assert_array_equal(index, io["timestep_id"])
-    case.close(flow.loss_weights(5)[index], io["training_weight_at_t"], "weight at t")
-    sigma = flow.sigma_at(io["t"], 5)[:, None, None, None]
+    case.close(flow.loss_weights(shift)[index], io["training_weight_at_t"], "weight at t")
+    sigma = flow.sigma_at(io["t"], shift)[:, None, None, None]
     x, noise, v = io["x"], io["noise"], io["flow"]
     case.close(flow.add_noise(x, noise, sigma), io["add_noise"], "add_noise")
     case.close(flow.clean_of(x, v, sigma), io["x0_from_flow"], "x0_from_flow")
@@ -83,9 +94,11 @@ def check_tables(case):
 
 def check_euler(case):
     io = case.io
-    sigmas = flow.noise_levels(8, 48)
-    case.close(sigmas, io["ode48_sigmas_shift8"], "ode sigmas")
-    case.close(flow.timesteps_of(sigmas), io["ode48_timesteps_shift8"], "ode timesteps")
+    found = (re.fullmatch(r"ode(\d+)_sigmas_shift(\d+)", name) for name in io)
+    steps, shift = next(tuple(map(int, match.groups())) for match in found if match)
+    sigmas = flow.noise_levels(shift, steps)
+    case.close(sigmas, io[f"ode{steps}_sigmas_shift{shift}"], "ode sigmas")
+    case.close(flow.timesteps_of(sigmas), io[f"ode{steps}_timesteps_shift{shift}"], "timesteps")
     index = np.abs(io["step_t"][:, None] - flow.timesteps_of(sigmas)).argmin(1)
     sigmas = np.append(sigmas, 0)
     now, after = (sigmas[i][:, None, None, None] for i in (index, index + 1))
@@ -99,7 +112,9 @@ def check_embeddings(case):
     row = [rope.angles(8, pairs)[7] for pairs in rope.axis_pairs(width)]
     wrapped = np.angle(np.exp(1j * np.concatenate(row)))
     case.close(wrapped, io["rope_angle_row7"], "angles")
-    start, grid = 41, (3, 2, 3)  # said in words only, in the notes
+    notes = case.config["notes"]["rope"]
+    start = int(re.search(r"start_frame=(\d+)", notes)[1])
+    grid = tuple(map(int, re.search(r"F,H,W = (\d+),(\d+),(\d+)", notes).groups()))
     frames = start + np.arange(grid[0])
     turned = rope.rotate(io["rope_x"], rope.grid_rope(width, frames, *grid[1:]))
     case.close(turned, io["rope_out"], "rope")
@@ -107,16 +122,19 @@ def check_embeddings(case):
 
 def check_lora(case):
     io = case.io
-    for name, files in {
-        "flow_base": ("weights.safetensors",),
-        "flow_lora": ("weights.safetensors", "lora.safetensors"),
-        "flow_merged": ("weights.safetensors", "lora.safetensors"),
-    }.items():
-        config, params = load(case, *files)
+    config, base = load(case)
+    merged = load(case, "weights.safetensors", "lora.safetensors")[1]
+    with settings_file(case) as settings:
+        sources = [case.folder / "weights.safetensors", case.folder / "lora.safetensors", settings]
+        adapters, info = dit_files.convert_lora(sources)
+    scale = build(lora.LoraConfig, info["lora"]).scale
+    unmerged = jax.jit(lora.merge, static_argnums=2)(base, adapters, scale)
+    for name, params in (("base", base), ("lora", unmerged), ("merged", merged)):
         found = velocity(config, params, io["x"], io["timestep"], io["prompt_embeds"])
-        case.close(theirs(found), io[name], name)
-        if name == "flow_lora":
-            sigma = flow.sigma_at(io["timestep"], 5)[..., None, None, None]
+        case.close(theirs(found), io[f"flow_{name}"], name)
+        if name == "lora":
+            shift = case.config["inference_config"].get("timestep_shift", 5.0)
+            sigma = flow.sigma_at(io["timestep"], shift)[..., None, None, None]
             case.close(theirs(flow.clean_of(latents(io["x"]), found, sigma)), io["x0_lora"], "x0")
 
 
