@@ -2,9 +2,11 @@
 
 python scripts/convert.py --model=fdm --source=ema_0.9999_550000.pt --output=checkpoints/carla
 python scripts/convert.py --model=fdm --source=checkpoints/carla --output=ema.pt --reverse
+python scripts/convert.py --model=wan_dit --source longlive_base.pt lora.pt --output=longlive
 """
 
 import argparse
+import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +17,7 @@ from jaxvid.core import checkpoint, program, torch_file
 from jaxvid.core.files import sha256
 from jaxvid.fdm import keys as fdm
 from jaxvid.metrics import keys as metrics
+from jaxvid.wan import dit_files
 
 
 class Converter(NamedTuple):
@@ -31,6 +34,14 @@ def lpips(net: str) -> Converter:
     )
 
 
+def wan_dit(names: Sequence[str]) -> Converter:
+    return Converter(functools.partial(dit_files.convert, names=names), dit_files.revert)
+
+
+def wan_lora(names: Sequence[str]) -> Converter:
+    return Converter(functools.partial(dit_files.convert_lora, names=names), dit_files.revert_lora)
+
+
 CONVERTERS = {
     "fdm": Converter(fdm.convert, fdm.revert),
     "lpips_alex": lpips("alex"),
@@ -39,6 +50,11 @@ CONVERTERS = {
         lambda sources: (metrics.i3d_to_ours(metrics.read(sources)), {}),
         lambda params, info: metrics.i3d_to_theirs(params),
     ),
+    "wan_dit": wan_dit(dit_files.GENERATOR),
+    "wan_dit_ema": wan_dit(dit_files.EMA),
+    "wan_dit_critic": wan_dit(dit_files.CRITIC),
+    "wan_lora": wan_lora(dit_files.LORAS),
+    "wan_lora_critic": wan_lora(dit_files.CRITIC_LORAS),
 }
 
 

@@ -6,6 +6,7 @@ A file is flat, or a training checkpoint of Self-Forcing or LongLive that holds 
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from jaxvid.wan.dit_keys import (
     LAYOUTS,
     LORA,
     PEFT_PREFIX,
+    WRAPPERS,
     adapters,
     clean_names,
     config_of,
@@ -28,11 +30,12 @@ from jaxvid.wan.dit_keys import (
 )
 from jaxvid.wan.lora import LoraConfig, merge, rank_of
 
-EMA_PREFIX = "model._fsdp_wrapped_module."  # what upstream's trainer writes
+PREFIX = re.compile(rf"((model|{'|'.join(WRAPPERS)})\.)*")
 GENERATOR = ("generator", "model")
 EMA = ("generator_ema",)
 CRITIC = ("critic",)
 LORAS = ("generator_lora",)
+CRITIC_LORAS = ("critic_lora",)
 
 
 def entry(content, names: Sequence[str], path) -> tuple[str, Mapping]:
@@ -73,14 +76,13 @@ class Origin:
 def read_transformer(path: Path, names: Sequence[str], settings: Mapping | None = None):
     """Parameters, network and origin of a weights file of any layout and container."""
     name, tensors = entry(torch_file.load(path), names, path)
-    prefix = "model." if all(key.startswith("model.") for key in tensors) else ""
+    prefix = PREFIX.match(next(iter(tensors), ""))[0]
     tensors = clean_names(tensors)
     try:
         config = config_of(tensors, settings)
         params = parameters(tensors, config)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    prefix = EMA_PREFIX if prefix and name == "generator_ema" else prefix
     return params, config, Origin(layout_of(tensors), name, prefix)
 
 
@@ -147,7 +149,7 @@ def convert(sources: Sequence[Path], names: Sequence[str] = GENERATOR) -> tuple[
     params, config, origin = read_transformer(bases[0], names, settings)
     info = {"kind": "wan_dit", "network": dataclasses.asdict(config)}
     if loras:
-        lora = read_adapters(loras[0], ("critic_lora",) if names == CRITIC else LORAS, config)
+        lora = read_adapters(loras[0], CRITIC_LORAS if names == CRITIC else LORAS, config)
         strength = lora_config(lora, settings)
         params = merged(params, lora, strength)
         info["merged_lora"] = dataclasses.asdict(strength)

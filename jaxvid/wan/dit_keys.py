@@ -8,7 +8,7 @@ from jaxvid.wan.dit import WanConfig, abstract_parameters
 from jaxvid.wan.lora import LoraConfig, abstract_adapters, rank_of
 
 FIRST_AXIS = Transform(lambda a: a[0], lambda a: a[None])  # (1, n, c) <-> (n, c)
-WRAPPERS = re.compile(r"(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\.")
+WRAPPERS = ("_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_orig_mod")
 PEFT_PREFIX = "base_model.model."
 BLOCK = r"blocks.{layer:\d+}."
 LAYER = re.compile(r"blocks\.(\d+)\.")
@@ -141,7 +141,8 @@ def config_of(tensors: Mapping, settings: Mapping | None = None) -> WanConfig:
 
 def clean_names(tensors: Mapping) -> dict:
     """Names without the wrappers of distributed training and without one leading `model.`."""
-    names = {name: WRAPPERS.sub("", name).removeprefix("model.") for name in tensors}
+    wrappers = re.compile(rf"({'|'.join(WRAPPERS)})\.")
+    names = {name: wrappers.sub("", name).removeprefix("model.") for name in tensors}
     if len(set(names.values())) < len(names):
         raise ValueError("two tensors have the same name without their wrappers' prefixes")
     return {names[name]: array for name, array in tensors.items()}
