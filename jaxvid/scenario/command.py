@@ -74,11 +74,11 @@ def main(argv: Sequence[str]) -> int:
         names = dict.fromkeys((*CAMERAS, *scene.cameras))  # also those of an earlier run
         done = {name: job.video(name) for name in names if job.is_done(name)}
         if done:
-            _write_overlays(job, done, footage, flags)
             write_png(output / f"{scene.id}.png", multiview.sheet_of_videos(done, sheet_frame))
-            _write_spec(job, done, flags.prompt)
             print(f"contact sheet: {output / f'{scene.id}.png'}")
-    return FAILED if failed else 0
+            _write_spec(job, done, flags.prompt)
+        blended = _write_overlays(job, done, footage, flags.alpha)
+    return 0 if blended and not failed else FAILED
 
 
 def run(job: render.Job, processes: int, overwrite: bool = False) -> dict[str, str]:
@@ -166,16 +166,23 @@ def _sheet_frame(wanted: int | None, frames: range) -> int:
     return wanted - frames.start
 
 
-def _write_overlays(job: render.Job, done, footage, flags) -> None:
-    missing = [name for name in done if name not in footage]
+def _write_overlays(job: render.Job, done, footage, alpha: float) -> bool:
+    """Makes all that can be made; returns whether none failed."""
+    missing = [name for name in job.scene.cameras if name not in footage]
     if footage and missing:
         print(f"warning: --overlay has no footage of {', '.join(missing)}")
-    for name in done:
-        if name in footage:
-            target = job.output / "overlay" / job.video(name).relative_to(job.output)
-            first = job.settings.start
-            count = overlay.write_overlay(done[name], footage[name], target, first, flags.alpha)
+    failed = 0
+    for name in (name for name in footage if name in done):
+        target = job.output / "overlay" / job.video(name).relative_to(job.output)
+        try:
+            count = overlay.write_overlay(
+                done[name], footage[name], target, job.settings.start, alpha
+            )
             print(f"{target} ({count} frames)", flush=True)
+        except (ValueError, OSError) as error:
+            failed += 1
+            print(f"failed: overlay of {name}: {' '.join(str(error).split())}", flush=True)
+    return not failed
 
 
 def _write_spec(job: render.Job, done, prompt: str) -> None:

@@ -18,7 +18,7 @@ def find_footage(folder: str | os.PathLike, clip: str, cameras: Iterable[str]) -
 
     Looked for as ftheta_CAMERA/CLIP.mp4, CAMERA/CLIP.mp4, CLIP.CAMERA.mp4 and CAMERA.mp4, or with
     another suffix of a video.
-    Raises ValueError if there is none.
+    Raises ValueError if there is none, or a file that is no video.
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
@@ -29,6 +29,7 @@ def find_footage(folder: str | os.PathLike, clip: str, cameras: Iterable[str]) -
         paths = (folder / (stem + suffix) for stem in stems for suffix in VIDEO_SUFFIXES)
         path = next((path for path in paths if path.is_file()), None)
         if path:
+            probe(path)
             found[name] = path
     if not found:
         raise ValueError(
