@@ -31,6 +31,8 @@ SCALER = (
     | Interpolation.FULL_CHR_H_INP
     | Interpolation.BITEXACT
 )
+# FFmpeg's own conversion, whose colours are coarse: what decord, OpenCV and imageio decode.
+FFMPEG_SCALER = Interpolation.BICUBIC
 # A fixed thread count and cpu-independent: the same frames give the same bytes on any machine.
 X264 = {"preset": "medium", "x264-params": "cpu-independent=1"}
 X264_THREADS = 4
@@ -69,11 +71,15 @@ def probe(path: str | os.PathLike) -> VideoInfo:
 
 
 def iter_video(
-    path: str | os.PathLike, start: int = 0, frames: int | None = None
+    path: str | os.PathLike,
+    start: int = 0,
+    frames: int | None = None,
+    scaler: Interpolation = SCALER,
 ) -> Iterator[np.ndarray]:
     """Yields frames start, ..., start + frames - 1 (None: to the end) as uint8 (h, w, 3).
 
-    Frames are counted in the order of display, whatever their time stamps.
+    Frames are counted in the order of display, whatever their time stamps. FFMPEG_SCALER as
+    `scaler` gives the bytes that other readers give.
 
     Raises:
       ValueError: as `probe`; also a frame that is not there, cannot be decoded or has another
@@ -88,15 +94,21 @@ def iter_video(
         asked = f"{start}..{stop - 1}" if stop > start >= 0 else f"from {start}"
         raise ValueError(f"{path}: frames {asked} were asked for, but it holds {len(times)}")
     with _reading(path) as container:
-        found = _decode(container, path, times[start] if seekable and 0 < start < stop else None)
+        time = times[start] if seekable and 0 < start < stop else None
+        found = _decode(container, path, time, scaler)
         if not seekable:
             found = itertools.islice(found, start, None)
         yield from _checked(itertools.islice(found, stop - start), path, start, stop)
 
 
-def read_video(path: str | os.PathLike, start: int = 0, frames: int | None = None) -> np.ndarray:
+def read_video(
+    path: str | os.PathLike,
+    start: int = 0,
+    frames: int | None = None,
+    scaler: Interpolation = SCALER,
+) -> np.ndarray:
     """Reads frames as uint8 (t, h, w, 3); see `iter_video`."""
-    found = list(iter_video(path, start, frames))
+    found = list(iter_video(path, start, frames, scaler))
     if not found:
         raise ValueError(f"{path}: asked for no frames")
     return np.stack(found)
@@ -152,7 +164,9 @@ def _times(container, path: Path) -> list[int]:
     return sorted(-1 if p.pts is None else p.pts for p in packets if not p.is_discard)
 
 
-def _decode(container, path: Path, time: int | None = None) -> Iterator[np.ndarray]:
+def _decode(
+    container, path: Path, time: int | None = None, scaler: Interpolation = SCALER
+) -> Iterator[np.ndarray]:
     """Decodes uint8 (h, w, 3) frames, from the one stamped `time` if given."""
     stream = container.streams.video[0]
     if time is not None:
@@ -161,7 +175,7 @@ def _decode(container, path: Path, time: int | None = None) -> Iterator[np.ndarr
         if frame.is_corrupt:
             raise ValueError(f"{path}: the frame at {frame.time:.3f} s is damaged")
         if time is None or frame.pts >= time:
-            rgb = frame.reformat(format="rgb24", interpolation=SCALER).to_ndarray()
+            rgb = frame.reformat(format="rgb24", interpolation=scaler).to_ndarray()
             yield np.rot90(rgb, round(frame.rotation / 90)) if frame.rotation else rgb
 
 

@@ -12,6 +12,7 @@ from jaxvid.core.convert import CONV3D, natural, to_ours
 from jaxvid.wan import vae, vae_keys, vae_layers
 
 OURS = {"conv1": "conv_in", "head.2": "conv_out"}  # names of layers beside the numbered ones
+WHOLE = (vae.decode, vae.encode)
 LAYERS = {
     "rms3d": lambda width: vae_layers.RMSNorm(),
     "attn": lambda width: vae_layers.FrameAttention("float32"),
@@ -71,12 +72,13 @@ def load(case, **changes):
     return expected, found[0]
 
 
+def jitted(function, config, params, **settings):
+    """A function of `vae` with config and parameters filled in."""
+    return functools.partial(jax.jit(functools.partial(function, config, **settings)), params)
+
+
 def coder(config, params):
-    """Jitted encode_next and decode_next."""
-    return (
-        jax.jit(functools.partial(vae.encode_next, config, params)),
-        jax.jit(functools.partial(vae.decode_next, config, params)),
-    )
+    return (jitted(function, config, params) for function in (vae.encode_next, vae.decode_next))
 
 
 def check_core(case):
@@ -87,7 +89,7 @@ def check_core(case):
     case.close(first(encode(video)[0]), io["mu"], "mu")
     for name in sorted(name for name in io if name.startswith("mu_T")):
         case.close(first(encode(video[:, : int(name[4:])])[0]), io[name], name)
-    apply = functools.partial(vae.Encoder(config).apply, capture_intermediates=True)
+    apply = jax.jit(functools.partial(vae.Encoder(config).apply, capture_intermediates=True))
     (moments, _), captured = apply({"params": params["encoder"]}, video)
     case.close(first(moments), io["moments"], "moments")
     head = captured["intermediates"]["conv_out"]["__call__"][0][0]
@@ -96,8 +98,9 @@ def check_core(case):
     pieces = stream(decode, latents, case.config["stream_partition"])
     for number, piece in enumerate(pieces):
         case.close(first(piece), io[f"dec_stream_{number}"], f"dec_stream_{number}")
-    case.close(first(vae.decode(config, params, latents, step=1)), io["dec"], "dec by ones")
-    case.close(first(vae.encode(config, params, video, step=2)), io["mu"], "mu by twos")
+    decode, encode = (jitted(function, config, params, step=1) for function in WHOLE)
+    case.close(first(decode(latents)), io["dec"], "dec by ones")
+    case.close(first(encode(video)), io["mu"], "mu by ones")
 
 
 def stream(call, x, partition):
@@ -141,9 +144,6 @@ def check_layer(case, name, params, arrays):
 
 
 def check_trace(case):
-    channels = case.config["config"]["z_dim"]
-    constants = {"latent_mean": vae.MEAN[:channels], "latent_std": vae.STD[:channels]}
-    case.config.update({key: case.config.get(key, value) for key, value in constants.items()})
     config, params = load(case)
     latents, video = last(case.io["z"]), last(case.io["x"])
     mean, scale = vae.constants(config)
@@ -183,6 +183,12 @@ def trace(case, word, side, module, params, pieces):
     return outputs
 
 
+def outputs_of(captured):
+    """Name of a layer to its output, without the past that it returns besides."""
+    found = {name: of["__call__"][0] for name, of in captured.items() if name != "__call__"}
+    return {name: y[0] if isinstance(y, tuple) else y for name, y in found.items()}
+
+
 def our_name(name, side):
     name = name.removeprefix(side).removeprefix(".") or "head.2"
     name = re.sub(r"middle\.(\d+)", r"mid_\1", name)
@@ -192,19 +198,15 @@ def our_name(name, side):
 
 def in_order(past):
     """Cache slots in upstream's order, that of execution."""
+    lists = ("mid", "up") if "up_0" in past else ("down", "mid")
+    parts = ("conv_in", *lists, "conv_out")
 
     def place(path):
-        part = next(
-            i
-            for i, start in enumerate(("conv_in", order[0], order[1], "conv_out"))
-            if path[0].startswith(start)
-        )
-        return part, natural(path[0]), path[1:]
+        part = [i for i, start in enumerate(parts) if path[0].key.startswith(start)]
+        return part, natural(path[0].key), [key.key for key in path[1:]]
 
-    order = ("mid", "up") if any(name.startswith("up") for name in past) else ("down", "mid")
     leaves = jax.tree_util.tree_flatten_with_path(past)[0]
-    named = [(tuple(key.key for key in path), leaf) for path, leaf in leaves]
-    return [leaf for path, leaf in sorted(named, key=lambda pair: place(pair[0]))]
+    return [leaf for path, leaf in sorted(leaves, key=lambda pair: place(pair[0]))]
 
 
 def whole_frames(config, video):
@@ -223,24 +225,24 @@ def check_longlive_wrapper(case):
     case.close(clip(decode(latents)[0]), io["video"], "video")
     for number, piece in enumerate(stream(decode, latents[:1], case.config["cached_partition"])):
         case.close(clip(piece), io[f"video_cached_{number}"], f"video_cached_{number}")
-    chunked = vae.decode_with_seams(config, params, latents, case.config["chunk_size"])
+    size = case.config["chunk_size"]
+    chunked = jitted(vae.decode_with_seams, config, params, chunk=size)(latents)
     case.close(clip(chunked), io["video_chunked"], "video_chunked")
     check_half_precision(case, pixel, latents, io, {"video": clip})
 
 
 def check_half_precision(case, video, latents, io, shown):
-    """bfloat16, with our float32 constants and with upstream's rounded ones, against float32."""
-    names = case.config["bf16_tolerance"]["rms"]
-    for rounded in (False, True):
-        config, params = load(case, dtype="bfloat16", round_constants=rounded)
-        encode, decode = coder(config, params)
-        for name, limit in names.items():
-            full = name.removesuffix("_bf16")
-            call, x = (encode, video) if full.startswith("latent") else (decode, latents)
-            ours = shown.get(full, np.asarray)(call(x)[0])
-            error = np.sqrt(np.mean(np.square(ours - io[full])))
-            assert error <= 2 * limit, f"{name}: rms {error} of {limit}"
-    if "mean_bf16" in io:
+    """bfloat16 against float32; with upstream's rounding where the case holds its constants."""
+    rounded = "mean_bf16" in io
+    config, params = load(case, dtype="bfloat16", round_constants=rounded)
+    encode, decode = coder(config, params)
+    for name, limit in case.config["bf16_tolerance"]["rms"].items():
+        full = name.removesuffix("_bf16")
+        call, x = (encode, video) if full.startswith("latent") else (decode, latents)
+        ours = shown.get(full, np.asarray)(call(x)[0])
+        error = np.sqrt(np.mean(np.square(ours - io[full])))
+        assert error <= 2 * limit, f"{name}: rms {error} of {limit}"
+    if rounded:
         mean, scale = vae.constants(config)
         np.testing.assert_array_equal(mean.astype(np.float32), io["mean_bf16"])
         np.testing.assert_array_equal(scale.astype(np.float32), io["inv_std_bf16"])
@@ -258,7 +260,8 @@ def check_cosmos_interface(case):
     encode, decode = coder(config, params)
     case.close(encode(video)[0], io["latent"], "latent")
     window = case.config["temporal_window"] // config.time_stride
-    case.close(vae.encode(config, params, video, step=window), io["latent"], "latent by windows")
+    by_windows = jitted(vae.encode, config, params, step=window)
+    case.close(by_windows(video), io["latent"], "latent by windows")
     recon = decode(io["z"])[0]
     case.close(recon, io["recon"], "recon")
     case.close(np.clip((recon + 1) / 2, 0, 1), io["recon01"], "recon01")
