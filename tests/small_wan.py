@@ -1,0 +1,38 @@
+"""A tiny causal Wan transformer for tests."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from jaxvid.longlive.cache import CausalWan
+from jaxvid.longlive.rollout import RolloutConfig
+from jaxvid.wan.dit import WanConfig, initial_parameters
+
+CONFIG = WanConfig(
+    depth=2, width=16, heads=2, mlp=24, channels=4, text_width=8, text_length=5, frequencies=8
+)
+SIZE = (4, 4)  # of latents
+ROLLOUT = RolloutConfig(block=2, window=6, sink=1, steps=(1000, 500))
+
+
+def network(config: RolloutConfig = ROLLOUT, frames: int = 100, wan: WanConfig = CONFIG):
+    return CausalWan(wan, config.cache_window(frames))
+
+
+@functools.cache
+@functools.partial(jax.jit, static_argnums=0)
+def parameters(config: WanConfig = CONFIG):
+    """Random everywhere, so that no part of the network is idle."""
+    params = initial_parameters(config, jax.random.key(0))
+    keys = iter(jax.random.split(jax.random.key(1), 100))
+    return jax.tree.map(lambda a: a + 0.2 * jax.random.normal(next(keys), a.shape), params)
+
+
+def text(seed: int, batch: int = 1):
+    return jax.random.normal(jax.random.key(seed), (batch, 3, CONFIG.text_width))
+
+
+def latents(frames: int, seed: int = 5, batch: int = 1):
+    shape = (batch, frames, *SIZE, CONFIG.channels)
+    return jax.random.normal(jax.random.key(seed), shape, jnp.float32)
