@@ -1,7 +1,26 @@
-"""All tests run on the CPU with 8 devices and exact float32 products."""
+"""All tests run on the CPU with 8 devices and exact float32 products.
+
+Programs compiled once are shared by all tests of a run, their worker processes and the scripts
+they start, through JAX's persistent cache in a folder that vanishes with the run.
+"""
+
+import os
+import shutil
+import tempfile
 
 import jax
+
+CACHE = "JAX_COMPILATION_CACHE_DIR"
+_own = "" if CACHE in os.environ else tempfile.mkdtemp(prefix="jaxvid-tests-")
+os.environ[CACHE] = os.environ.get(CACHE) or _own  # workers and scripts inherit it
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_default_matmul_precision", "highest")
+jax.config.update("jax_compilation_cache_dir", os.environ[CACHE])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def pytest_unconfigure():
+    if _own:
+        shutil.rmtree(_own, ignore_errors=True)

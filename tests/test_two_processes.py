@@ -16,7 +16,11 @@ from test_kill_resume import check_equal, complete, manifest
 from jaxvid.core import checkpoint
 
 ROOT = Path(__file__).parents[1]
-TRAIN = [sys.executable, "scripts/train.py", f"--config={ROOT}/configs/fdm_demo_train.py:tiny"]
+TRAIN = [
+    *(sys.executable, "scripts/train.py", f"--config={ROOT}/configs/fdm_demo_train.py:tiny"),
+    *("--config.network.image_size=16", "--config.data.size=16", "--config.train.log_every=1"),
+    *("--config.network.channel_mult=(1,1)", "--config.network.attention_at=(1,)"),
+]
 
 
 def together(command: list[str]) -> list[str]:
@@ -51,7 +55,7 @@ def alone(tmp_path_factory):
     """The log and the parameters of one process with two devices."""
     folder = tmp_path_factory.mktemp("alone")
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
-    command = [*TRAIN, f"--config.run.output={folder}", "--config.train.log_every=1"]
+    command = [*TRAIN, f"--config.run.output={folder}"]
     subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
     return folder
 
@@ -60,9 +64,10 @@ def losses(folder: Path) -> list[float]:
     return [float(row["loss"]) for row in csv.DictReader((folder / "log.csv").open())]
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(tmp_path, alone):
     """They stop in the middle and go on; only the order of sums over devices may differ."""
-    command = [*TRAIN, f"--config.run.output={tmp_path}", "--config.train.log_every=1"]
+    command = [*TRAIN, f"--config.run.output={tmp_path}"]
     together([*command, "--config.train.steps=3"])
     assert "resuming at update 3" in together(command)[0]
     assert checkpoint.latest_step(tmp_path / "checkpoints") == 6
