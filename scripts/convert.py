@@ -17,7 +17,7 @@ from jaxvid.core import checkpoint, program, torch_file
 from jaxvid.core.files import sha256
 from jaxvid.fdm import keys as fdm
 from jaxvid.metrics import keys as metrics
-from jaxvid.wan import dit_files
+from jaxvid.wan import dit_files, umt5_keys, vae_keys
 
 
 class Converter(NamedTuple):
@@ -50,6 +50,8 @@ CONVERTERS = {
         lambda sources: (metrics.i3d_to_ours(metrics.read(sources)), {}),
         lambda params, info: metrics.i3d_to_theirs(params),
     ),
+    "wan_vae": Converter(vae_keys.convert, vae_keys.revert),
+    "umt5": Converter(umt5_keys.convert, umt5_keys.revert),
     "wan_dit": wan_dit(dit_files.GENERATOR),
     "wan_dit_ema": wan_dit(dit_files.EMA),
     "wan_dit_critic": wan_dit(dit_files.CRITIC),

@@ -1,0 +1,170 @@
+"""Embeddings of prompts: kept on disk, and made by a text encoder that stays only while it works.
+
+The encoder is read block by block, so that neither host nor device ever holds all of its 11 GB.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxvid.core import checkpoint
+from jaxvid.core.config import build
+from jaxvid.core.files import atomic_path
+from jaxvid.wan import umt5
+from jaxvid.wan.tokenizer import Tokenizer, Tokens
+from jaxvid.wan.umt5 import Umt5Config
+from jaxvid.wan.umt5_keys import parameters, read
+
+BATCH = 8  # prompts that one call of a block takes
+PASS = 128  # prompts for which the blocks are read once; 1 GB of states at full size
+LENGTHS = (64, 128, 256)  # tokens that prompts are cut to where all of a batch are shorter
+
+
+@dataclasses.dataclass(frozen=True)
+class TextEncoder:
+    """Where the parameters are; nothing is kept of them."""
+
+    path: Path
+    config: Umt5Config
+
+    @property
+    def from_file(self) -> bool:
+        """Whether the parameters are in a file of another project, not in a checkpoint of ours."""
+        return self.path.is_file()
+
+    def identity(self) -> str:
+        """Tells encoders apart, without reading them."""
+        if not self.from_file:
+            return checkpoint.fingerprint(self.path)
+        stat = self.path.stat()
+        return f"{self.path.name} {stat.st_size} {stat.st_mtime_ns}"
+
+    def encode(self, tokens: Tokens) -> list[np.ndarray]:
+        """The (length, c) float32 embeddings of each prompt, in order."""
+        table, blocks, norm = self._open()
+        rows = []
+        for start in range(0, len(tokens.ids), PASS):
+            part = Tokens(*(a[start : start + PASS] for a in tokens))
+            rows += self._encode_pass(part, table, blocks(), norm)
+        return rows
+
+    def _encode_pass(self, tokens: Tokens, table, blocks, norm) -> list[np.ndarray]:
+        order, batches = in_batches(tokens)
+        states = umt5.encode(self.config, table, blocks, norm, batches)
+        rows = [r for x, (_, mask) in zip(states, batches, strict=True)
+                for r in umt5.prompt_rows(x, mask)]  # fmt: skip
+        found = {int(prompt): row for prompt, row in zip(order, rows, strict=True)}
+        return [found[i] for i in range(len(tokens.ids))]
+
+    def _open(self):
+        """The table of tokens on the host, a function that walks over the blocks, the norm."""
+        if self.from_file:
+            _, params = parameters(read([self.path]))
+
+            def part(name):
+                return params[name]
+        else:
+
+            def part(name):
+                return checkpoint.restore(self.path, part=name)
+
+        def blocks() -> Iterator[dict]:
+            for i in range(self.config.layers):
+                yield self._place(part(f"block_{i}"))
+
+        norm = jax.tree.map(jnp.asarray, part("norm"))
+        return part("embedding"), blocks, norm
+
+    def _place(self, params):
+        return jax.tree.map(
+            lambda a: jnp.asarray(np.asarray(a, jnp.dtype(self.config.dtype))), params
+        )
+
+
+def load_encoder(path, dtype: str = "bfloat16") -> TextEncoder:
+    """The encoder of a checkpoint folder of ours, or of a file or `.index.json` (see umt5_keys).
+
+    dtype: of parameters and products.
+    Raises:
+      ValueError: nothing there, or another model.
+    """
+    path = Path(path).expanduser()
+    if path.is_file():
+        config, _ = parameters(read([path]))
+        return TextEncoder(path, dataclasses.replace(config, dtype=dtype))
+    info = checkpoint.read_info(path)
+    if info.get("model") != "umt5":
+        raise ValueError(f"{path} is a checkpoint of {info.get('model')!r}, not of 'umt5'")
+    config = build(Umt5Config, {**info["config"], "dtype": dtype}, f"{path}: config")
+    return TextEncoder(path, config)
+
+
+def in_batches(tokens: Tokens) -> tuple[np.ndarray, list[Tokens]]:
+    """Prompts of similar length together, cut to a common one; and their numbers in that order.
+
+    Positions past the end of a prompt have no weight, so leaving them out changes nothing.
+    """
+    lengths = tokens.mask.sum(axis=1)
+    order = np.argsort(lengths, kind="stable")
+    batches = []
+    for start in range(0, len(order), BATCH):
+        chosen = order[start : start + BATCH]
+        longest = lengths[chosen].max()
+        size = next((n for n in LENGTHS if longest <= n), tokens.ids.shape[1])
+        batches.append(Tokens(*(a[chosen, :size] for a in tokens)))
+    return order, batches
+
+
+class PromptCache:
+    """A folder of embeddings, one `.npy` file for each prompt and encoder."""
+
+    def __init__(self, folder, identity: str):
+        """identity: of the encoder, see `TextEncoder.identity`."""
+        self.folder = Path(folder).expanduser()
+        self.identity = identity
+
+    def path(self, ids: np.ndarray, mask: np.ndarray) -> Path:
+        key = json.dumps([self.identity, ids[: mask.sum()].tolist()])
+        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
+
+    def read(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
+        """What was written for this prompt; None if there is nothing, or it is damaged."""
+        try:
+            rows = np.load(self.path(ids, mask), allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            return None
+        return rows if rows.ndim == 2 and len(rows) == mask.sum() else None
+
+    def write(self, ids: np.ndarray, mask: np.ndarray, rows: np.ndarray) -> None:
+        with atomic_path(self.path(ids, mask)) as temporary:
+            np.save(temporary, rows)
+
+
+def embed_prompts(
+    prompts: Sequence[str], tokenizer: Tokenizer, encoder: TextEncoder, folder=None
+) -> dict[str, np.ndarray]:
+    """The (length, c) embeddings of each prompt; `umt5.pad_rows` makes batches of them.
+
+    folder: of the cache; the encoder is read only if some prompt is not in it. None keeps nothing.
+    """
+    prompts = list(dict.fromkeys(prompts))
+    tokens = tokenizer(prompts)
+    cache = folder and PromptCache(folder, f"{encoder.identity()} {encoder.config.dtype}")
+    found = {}
+    if cache:
+        read = {p: cache.read(*pair) for p, *pair in zip(prompts, *tokens, strict=True)}
+        found = {prompt: rows for prompt, rows in read.items() if rows is not None}
+    missing = [i for i, prompt in enumerate(prompts) if prompt not in found]
+    if missing:
+        part = Tokens(*(a[missing] for a in tokens))
+        for i, rows in zip(missing, encoder.encode(part), strict=True):
+            found[prompts[i]] = rows
+            if cache:
+                cache.write(tokens.ids[i], tokens.mask[i], rows)
+    return found
