@@ -12,6 +12,8 @@ from jaxvid.core.convert import CONV3D, natural, to_ours
 from jaxvid.wan import vae, vae_keys, vae_layers
 
 OURS = {"conv1": "conv_in", "head.2": "conv_out"}  # names of layers beside the numbered ones
+# Each program runs once on tiny arrays: most of the time would go into optimising it.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 WHOLE = (vae.decode, vae.encode)
 LAYERS = {
     "rms3d": lambda width: vae_layers.RMSNorm(),
@@ -74,7 +76,7 @@ def load(case, **changes):
 
 def jitted(function, config, params, **settings):
     """A function of `vae` with config and parameters filled in."""
-    return functools.partial(jax.jit(functools.partial(function, config, **settings)), params)
+    return functools.partial(jit(functools.partial(function, config, **settings)), params)
 
 
 def coder(config, params):
@@ -89,7 +91,7 @@ def check_core(case):
     case.close(first(encode(video)[0]), io["mu"], "mu")
     for name in sorted(name for name in io if name.startswith("mu_T")):
         case.close(first(encode(video[:, : int(name[4:])])[0]), io[name], name)
-    apply = jax.jit(functools.partial(vae.Encoder(config).apply, capture_intermediates=True))
+    apply = jit(functools.partial(vae.Encoder(config).apply, capture_intermediates=True))
     (moments, _), captured = apply({"params": params["encoder"]}, video)
     case.close(first(moments), io["moments"], "moments")
     head = captured["intermediates"]["conv_out"]["__call__"][0][0]
@@ -129,7 +131,7 @@ def check_layer(case, name, params, arrays):
     """One layer, called with each chunk in turn."""
     outputs = sorted((key for key in arrays if key.startswith("y")), key=natural)
     layer = LAYERS[name](arrays[outputs[0]].shape[1])
-    apply, past = jax.jit(layer.apply), None
+    apply, past = jit(layer.apply), None
     for key in outputs:
         number = key[1:]
         x = last(arrays[f"x{number}"])
@@ -160,7 +162,7 @@ def check_trace(case):
 def trace(case, word, side, module, params, pieces):
     """Compares all activations and cache slots of one side; returns the outputs by our names."""
     past, outputs = None, []
-    apply = jax.jit(functools.partial(module.apply, capture_intermediates=True))
+    apply = jit(functools.partial(module.apply, capture_intermediates=True))
     for number, piece in enumerate(pieces):
         (_, past), captured = apply({"params": params[side]}, piece, past)
         found = {
