@@ -72,7 +72,7 @@ def test_cached_passes_equal_full_attention(params, window, sink):
     for start in range(0, frames, block):
         state = rollout.observe(network, config, params, state, clean[:, start : start + block])
     cached, _ = jax.jit(network.forward)(
-        params, noisy, 937.5, state.text, state.cache, frames, frames + block
+        params, noisy, 937.5, state.text, state.cache, frames + jnp.arange(block), frames + block
     )
     mask = seen(block, network.window.frames, sink, frames + block)
     times = jnp.asarray([0.0] * frames + [937.5] * block)[None]
@@ -88,7 +88,9 @@ def test_recache_equals_a_call_with_the_new_prompt(params):
     for start in (0, 2):
         state = rollout.observe(network, ROLLOUT, params, state, clean[:, start : start + 2])
     state = rollout.switch(network, ROLLOUT, params, state, text(1), 4)
-    cached, _ = jax.jit(network.forward)(params, noisy, 500.0, state.text, state.cache, 4, 6)
+    cached, _ = jax.jit(network.forward)(
+        params, noisy, 500.0, state.text, state.cache, 4 + jnp.arange(2), 6
+    )
     mask = np.ones((6, 6), bool)
     mask[:4, 4:] = False
     times = jnp.asarray([0.0] * 4 + [500.0] * 2)[None]
@@ -208,7 +210,7 @@ class Counting:
     def empty_cache(self, batch, height, width):
         return jnp.zeros(())
 
-    def forward(self, params, x, timestep, text, cache, start, end, **slots):
+    def forward(self, params, x, timestep, text, cache, frames, end, **slots):
         self.traced.append(x.shape[1])
         return jnp.full_like(x, params), cache + 1
 

@@ -47,24 +47,24 @@ class Window:
         valid = jnp.minimum(end, self.frames)
         return jnp.maximum(valid, self.sink) if self.attend_empty_sink else valid
 
-    def positions(self, start, frames: int, end):
+    def positions(self, frames, end):
         """Rotary positions of the queries and of all slots.
 
         Relative positions number the slots in the order of time: sink first, the newest last.
 
         Args:
-          start: () position of the first of `frames` frames that ask.
+          frames: (t,) which frames of the video ask.
           end: () number of frames known, those that ask included.
         Returns:
-          (frames,) and (self.frames,), the latter only for relative positions (else None).
+          (t,) and (self.frames,), the latter only for relative positions (else None).
         """
-        asking = start + jnp.arange(frames)
         if not self.relative:
-            return asking, None
+            return frames, None
         gone = jnp.maximum(end - self.frames, 0)
+        asking = jnp.where(frames < self.sink, frames, frames - gone)
         slots = jnp.arange(self.frames)
         order = self.sink + (slots - self.sink - gone) % self.ring
-        return asking - gone, jnp.where(slots < self.sink, slots, order)
+        return asking, jnp.where(slots < self.sink, slots, order)
 
 
 def empty_cache(config: WanConfig, window: Window, batch: int, tokens: int, dtype) -> KV:
@@ -102,39 +102,55 @@ def write(cache: KV, layer, new: KV, slots, skip: int = 0) -> KV:
 
 
 def attend_cached(
-    window: Window, grid, head_width: int, start, end, skip: int = 0, repin: bool = False
+    window: Window,
+    grid,
+    head_width: int,
+    frames,
+    end,
+    skip: int = 0,
+    repin: bool = False,
+    frozen: KV | None = None,
 ) -> Attend:
-    """Attention of new frames to the cache, which takes their keys and values first.
+    """Attention of some frames to the cache, which takes their keys and values first.
 
     There is no mask: all frames of the call see each other and every slot in use.
 
     Args:
       grid: frames of the call, rows and columns of tokens.
-      start: () position of the first frame of the call.
+      frames: (t,) which frames of the video the call is about.
       end: () number of frames known after the call.
       skip: the first frames of the call, which ask but are not kept: the slots stay as they are.
       repin: the first frames of the call become the sink, wherever in the video they are.
+      frozen: a cache to look at in place of the memory, and to leave as it is. Gradients then
+        reach the call's own keys only, and nothing of it is stored for them layer by layer.
     """
-    frames, height, width = grid
-    slots = window.slots(start + jnp.arange(frames))
+    count, height, width = grid
+    slots = window.slots(frames)
     if repin:
-        slots = jnp.where(jnp.arange(frames) < window.sink, jnp.arange(frames), slots)
+        slots = jnp.where(jnp.arange(count) < window.sink, jnp.arange(count), slots)
     n_valid = window.n_valid(end) * height * width
-    asking, kept = window.positions(start, frames, end)
+    asking, kept = window.positions(frames, end)
     rope = grid_rope(head_width, asking, height, width)
     slot_rope = None if kept is None else grid_rope(head_width, kept, height, width)
 
-    def attend(q, k, v, cache, layer):
+    def attend(q, k, v, memory, layer):
         q = rotate(q, rope)
-        k = k if window.relative else rotate(k, rope)
-        cache = write(cache, layer, KV(k, v), slots, skip)
-        keys, values = (jax.lax.dynamic_index_in_dim(a, layer, keepdims=False) for a in cache)
+        new = KV(k if window.relative else rotate(k, rope), v)
+        if frozen is None:
+            memory = write(memory, layer, new, slots, skip)
+            keys, values = _layer(memory, layer)
+        else:
+            one = KV(*(a[None] for a in _layer(frozen, layer)))
+            keys, values = _layer(write(one, 0, new, slots, skip), 0)
         keys = rotate(keys, slot_rope) if window.relative else keys
-        out = attention(q, keys.astype(q.dtype), values.astype(q.dtype), n_valid=n_valid,
-                        whole_keys=True)  # fmt: skip
-        return out, cache
+        keys, values = keys.astype(q.dtype), values.astype(q.dtype)
+        return attention(q, keys, values, n_valid=n_valid, whole_keys=True), memory
 
     return attend
+
+
+def _layer(cache: KV, layer) -> KV:
+    return KV(*(jax.lax.dynamic_index_in_dim(a, layer, keepdims=False) for a in cache))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,15 +170,16 @@ class CausalWan:
         _, rows, columns = self.config.grid(self.config.patch[0], height, width)
         return empty_cache(self.config, self.window, batch, rows * columns, self.dtype)
 
-    def forward(self, params, x, timestep, text: KV, cache: KV, start, end, **slots):
+    def forward(self, params, x, timestep, text, cache: KV, frames, end, **slots):
         """One pass over latents x (b, t, h, w, c), timestep () or (b, t).
 
-        start, end, slots: see `attend_cached`.
+        text: what `text_keys` has made of it, or embeddings.
+        frames, end, slots: see `attend_cached`.
 
         Returns the velocity, float32 like x, and the cache.
         """
         grid = self.config.grid(*x.shape[1:4])
-        attend = attend_cached(self.window, grid, self.config.head_width, start, end, **slots)
+        attend = attend_cached(self.window, grid, self.config.head_width, frames, end, **slots)
         timesteps = jnp.asarray(timestep, jnp.float32)
         if not timesteps.ndim:
             timesteps = jnp.full((x.shape[0], 1), timesteps)

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxvid.core import flow
 from jaxvid.core.rope import MAX_FRAMES
@@ -70,7 +71,7 @@ class State(NamedTuple):
 
     cache: KV
     text: KV  # keys and values of the prompt in force
-    recent: jax.Array  # (b, window, h, w, c) the newest clean frames, the last one last
+    recent: jax.Array  # (b, reach, h, w, c) the newest clean frames, the last one last
     frame: jax.Array  # () int32, frames known so far
 
 
@@ -81,13 +82,17 @@ class Block(NamedTuple):
     state: State  # used up by the next block: copy it first to keep it
 
 
-def begin(network, params, text, shape: Sequence[int]) -> State:
+def begin(network, params, text, shape: Sequence[int], reach: int = 0) -> State:
     """The state before the first frame.
 
-    text: (b, m, text_width) embeddings; shape: (b, h, w, c) of one frame of latents.
+    Args:
+      text: (b, m, text_width) embeddings.
+      shape: (b, h, w, c) of one frame of latents.
+      reach: frames that a prompt switch can look back to, if more than the window. As long as
+        the first frame is among them, a switch renews the sink from the first frames.
     """
     batch, height, width, channels = shape
-    recent = jnp.zeros((batch, network.window.frames, height, width, channels))
+    recent = jnp.zeros((batch, max(network.window.frames, reach), height, width, channels))
     cache = network.empty_cache(batch, height, width)
     return State(cache, _text_keys(network, params, text), recent, jnp.zeros((), jnp.int32))
 
@@ -118,6 +123,7 @@ def advance(network, config: RolloutConfig, params, state: State, noise, protect
       The state and the clean latents (b, t, h, w, c).
     """
     levels = flow.few_steps(config.steps, config.shift, config.warp_steps)
+    frames = state.frame + jnp.arange(noise.shape[2])
     end = state.frame + noise.shape[2]
     sigmas = jnp.append(levels.sigmas, 0.0)  # the last pass is over the clean block
     passes = (
@@ -131,7 +137,7 @@ def advance(network, config: RolloutConfig, params, state: State, noise, protect
         x, cache = carry
         timestep, sigma, next_sigma, fresh = inputs
         velocity, cache = network.forward(
-            params, x, timestep, state.text, cache, state.frame, end, skip=skip
+            params, x, timestep, state.text, cache, frames, end, skip=skip
         )
         return (flow.add_noise(flow.clean_of(x, velocity, sigma), fresh, next_sigma), cache), None
 
@@ -147,9 +153,10 @@ def advance(network, config: RolloutConfig, params, state: State, noise, protect
 @functools.partial(jax.jit, static_argnames=("network", "config"), donate_argnames="state")
 def observe(network, config: RolloutConfig, params, state: State, latents) -> State:
     """Takes given clean frames (b, t, h, w, c) as the next ones, all of them in one pass."""
+    frames = state.frame + jnp.arange(latents.shape[1])
     end = state.frame + latents.shape[1]
     cache = network.forward(
-        params, latents, config.context_timestep, state.text, state.cache, state.frame, end
+        params, latents, config.context_timestep, state.text, state.cache, frames, end
     )[1]
     return state._replace(cache=cache, recent=_remember(state.recent, latents), frame=end)
 
@@ -163,35 +170,43 @@ def set_text(network, params, state: State, text) -> State:
 def switch(network, config: RolloutConfig, params, state: State, text, frame: int) -> State:
     """Changes the prompt and computes the window's keys anew under it (KV-recache).
 
-    If the video has left its first frame behind, the sink stays as it was (`global_sink`), or is
-    taken anew from the oldest frames of the window.
+    Once the first frame is out of reach, the sink stays as it was (`global_sink`), or is taken
+    anew from the oldest frames of the window.
 
     Args:
       state: is used up.
+      text: (b, m, text_width) embeddings.
       frame: state.frame as a Python integer.
     """
     if frame == 0:
         return set_text(network, params, state, text)
-    moved = frame > network.window.frames
-    keep_sink = moved and (config.global_sink or config.zero_sink)
-    clear = moved and config.zero_sink and not config.global_sink
-    slots = (("skip", config.sink if keep_sink else 0), ("repin", moved and not keep_sink))
-    known = min(frame, network.window.frames)
-    return _recache(network, config, params, state, text, known, slots, clear)
+    window, reach = network.window, state.recent.shape[1]
+    known = list(range(max(frame - window.frames, 0), frame))
+    if window.frames < frame <= reach:
+        known[: window.sink] = range(window.sink)
+    slots = {}
+    if frame > reach:
+        keep_sink = config.global_sink or config.zero_sink
+        slots = {"skip": window.sink} if keep_sink else {"repin": True}
+    clear = frame > reach and config.zero_sink and not config.global_sink
+    back = tuple(frame - i for i in known)
+    return _recache(network, config, params, state, text, back, tuple(slots.items()), clear)
 
 
 @functools.partial(
     jax.jit,
-    static_argnames=("network", "config", "known", "slots", "clear"),
+    static_argnames=("network", "config", "back", "slots", "clear"),
     donate_argnames="state",
 )
-def _recache(network, config, params, state, text, known: int, slots, clear: bool) -> State:
+def _recache(network, config, params, state, text, back, slots, clear: bool) -> State:
+    """back: how far before the next frame each frame is that is computed anew."""
     keys = network.text_keys(params, text)
     cache = jax.tree.map(jnp.zeros_like, state.cache) if clear else state.cache
-    latents = state.recent[:, state.recent.shape[1] - known :]
-    start = state.frame - known
+    back = np.asarray(back)
+    latents = state.recent[:, state.recent.shape[1] - back]
+    timestep, frames = config.context_timestep, state.frame - back
     cache = network.forward(
-        params, latents, config.context_timestep, keys, cache, start, state.frame, **dict(slots)
+        params, latents, timestep, keys, cache, frames, state.frame, **dict(slots)
     )[1]
     return state._replace(cache=cache, text=keys)
 

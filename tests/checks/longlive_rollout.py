@@ -65,7 +65,8 @@ def check_steps(case):
         end = max(end, start + x.shape[1])
         assert end == call["global_end_frames"]
         assert int(window.n_valid(end)) == call["local_end_frames"]
-        velocity, cache = forward(params, x, timestep, text, cache, start, end)
+        frames = start + jnp.arange(x.shape[1])
+        velocity, cache = forward(params, x, timestep, text, cache, frames, end)
         case.close(theirs(velocity), io[f"{name}_flow"], f"{name}_flow")
         sigma = flow.sigma_at(timestep, config.shift)[..., None, None, None]
         case.close(theirs(flow.clean_of(x, velocity, sigma)), io[f"{name}_x0"], f"{name}_x0")
