@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from jaxvid.scenario import calibration, check, synthetic, tables
+from jaxvid.scenario import calibration, check, synthetic, tables, visibility
 from jaxvid.scenario.camera import make_camera
 from jaxvid.scenario.interpolation import boxes_at
 from jaxvid.scenario.load import load_scene
@@ -161,7 +161,7 @@ def test_the_synthetic_scene_has_what_it_promises(scene):
     assert sum(moved) >= 20
     assert {t.kind for t in scene.tracks} == {"Car", "Truck", "Pedestrian", "Cyclist", "Other"}
     assert all(getattr(scene, field) for field in check.ELEMENTS)
-    assert len(check.seen_tracks(scene)) >= 30
+    assert len(visibility.seen_tracks(scene)) >= 30
 
 
 def test_equal_seeds_give_equal_scenes(tmp_path):

@@ -5,12 +5,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from jaxvid.scenario.camera import to_camera
-from jaxvid.scenario.interpolation import boxes_at
+from jaxvid.scenario.notes import listing
+from jaxvid.scenario.palette import DEPTH_MAX
 from jaxvid.scenario.scene import Scene, SceneCamera, Track
+from jaxvid.scenario.visibility import GLANCE, seen_tracks
 
-DEEPEST = 200.0  # metres; nothing beyond is drawn
-GLANCE = 0.5  # seconds between looks at what is in view
 LONG_GAP = 1.0  # seconds without an observation of an object
 ELEMENTS = {
     "lane_lines": "lane lines",
@@ -33,6 +32,7 @@ def describe(scene: Scene, left_out: Sequence[str] = ()) -> list[str]:
         *_drive(scene),
         "cameras:",
         *(f"  {_camera(camera)}" for camera in scene.cameras.values()),
+        *(f"  {name}: there, not asked for" for name in _others(scene)),
         f"tracks: {len(scene.tracks)}",
         *(f"  {line}" for line in _tracks(scene.tracks)),
         "map:",
@@ -68,6 +68,10 @@ def _camera(camera: SceneCamera) -> str:
     cosine = np.clip((rays[0] * rays[1]).sum(), -1, 1)
     field = f", {np.degrees(np.arccos(cosine)):.0f} degrees wide" if valid.all() else ""
     return f"{camera.name}: {width}x{height}{field}"
+
+
+def _others(scene: Scene) -> list[str]:
+    return [name for name in scene.cameras_present if name not in scene.cameras]
 
 
 def _tracks(tracks: Sequence[Track]) -> Iterator[str]:
@@ -122,31 +126,11 @@ def undrawn(scene: Scene) -> Iterator[str]:
     seen = seen_tracks(scene)
     missed = [track for track in scene.tracks if track.id not in seen]
     if missed:
-        words = ", ".join(f"{t.id} {t.category}" for t in missed[:5])
-        more = f" and {len(missed) - 5} more" if len(missed) > 5 else ""
+        words = listing((f"{track.id} {track.category}" for track in missed), 5)
         yield (
-            f"{len(missed)} tracks: in no camera's view within {DEEPEST:g} m, looked at every "
-            f"{GLANCE:g} s ({words}{more})"
+            f"{len(missed)} tracks: in no camera's view within {DEPTH_MAX:g} m, looked at every "
+            f"{GLANCE:g} s ({words})"
         )
-
-
-def seen_tracks(scene: Scene) -> set[str]:
-    """Ids of the tracks with a corner in view of any camera at some of the times looked at."""
-    step = max(round(GLANCE * scene.fps), 1)
-    seen: set[str] = set()
-    signs = np.stack(np.meshgrid(*[[-0.5, 0.5]] * 3), axis=-1).reshape(8, 3)
-    for frame in range(0, scene.frames, step):
-        boxes = boxes_at(scene.tracks, int(scene.timestamps[frame]))
-        if not boxes.ids:
-            continue
-        corners = np.einsum("kij,knj->kni", boxes.rotations, signs * boxes.sizes[:, None])
-        corners += boxes.centers[:, None]
-        for camera in scene.cameras.values():
-            uv, depth = camera.model.project(to_camera(corners, camera.to_world[frame]))
-            inside = ((uv >= 0) & (uv < camera.model.size)).all(axis=-1)
-            visible = (inside & (depth > 0) & (depth < DEEPEST)).any(axis=-1)
-            seen |= {name for name, found in zip(boxes.ids, visible, strict=True) if found}
-    return seen
 
 
 def _seconds(microseconds) -> float:

@@ -1,20 +1,13 @@
 """Opens a folder of scene annotations, whatever their format."""
 
-import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-
-from jaxvid.scenario.camera import to_camera
 from jaxvid.scenario.clipgt import is_clipgt, read_clipgt
-from jaxvid.scenario.interpolation import boxes_at
 from jaxvid.scenario.notes import listing
 from jaxvid.scenario.rdshq import is_rdshq, read_rdshq
 from jaxvid.scenario.scene import Scene
-
-DEEPEST = 200.0  # metres; nothing beyond is drawn
-GLANCES = 8  # frames looked at to see whether a camera sees anything
+from jaxvid.scenario.visibility import check_views
 
 
 def load_scene(
@@ -45,45 +38,8 @@ def load_scene(
             f"{folder} is not a scene: neither CLIP.calibration_estimate.parquet (ClipGT) nor "
             f"pose/CLIP.tar (RDS-HQ) is there; it holds: {_contents(folder)}"
         )
-    return _check_views(read(folder, clip_id, camera_names, fps), folder)
+    return check_views(read(folder, clip_id, camera_names, fps), str(folder))
 
 
 def _contents(folder: Path) -> str:
     return listing(sorted(path.name for path in folder.iterdir()), 5) or "nothing"
-
-
-def _check_views(scene: Scene, folder: Path) -> Scene:
-    """Adds a warning for each camera that sees nothing; raises ValueError if none sees anything."""
-    frames = np.unique(np.linspace(0, scene.frames - 1, GLANCES).astype(int))
-    static = _static_points(scene)
-    moving = {f: boxes_at(scene.tracks, scene.timestamps[f]).centers for f in frames}
-    if not len(static) and not scene.tracks:
-        warning = "the scene holds nothing to draw: all videos will be black"
-        return dataclasses.replace(scene, warnings=(*scene.warnings, warning))
-    blind = [
-        name
-        for name, camera in scene.cameras.items()
-        if not any(_sees(camera, f, np.concatenate([static, moving[f]])) for f in frames)
-    ]
-    if len(blind) == len(scene.cameras):
-        raise ValueError(
-            f"{folder}: nothing of the scene is in the view of {listing(blind)}; check where the "
-            "cameras are and look (metres, degrees) and their polynomials"
-        )
-    warnings = (f"{name} sees nothing of the scene: its video will be black" for name in blind)
-    return dataclasses.replace(scene, warnings=(*scene.warnings, *warnings))
-
-
-def _static_points(scene: Scene) -> np.ndarray:
-    """(n, 3) vertices and centres of everything that is drawn and stays."""
-    kinds = (scene.road_boundaries, scene.wait_lines, scene.poles, scene.crosswalks)
-    parts = [points for kind in (*kinds, scene.road_markings) for points in kind]
-    parts += [line.points for line in scene.lane_lines]
-    parts += [box.center[None] for box in (*scene.traffic_lights, *scene.traffic_signs)]
-    return np.concatenate([np.zeros((0, 3), np.float32), *parts])
-
-
-def _sees(camera, frame: int, points) -> bool:
-    uv, depth = camera.model.project(to_camera(points, camera.to_world[frame]))
-    inside = ((uv >= 0) & (uv < camera.model.size)).all(axis=-1)
-    return bool((inside & (depth > 0) & (depth < DEEPEST)).any())
