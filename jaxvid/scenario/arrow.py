@@ -18,29 +18,26 @@ def struct(**fields) -> pa.StructArray:
     return pa.StructArray.from_arrays(list(fields.values()), names=list(fields))
 
 
-def write_table(
-    folder, clip: str, table: str, key: pa.StructArray, payload: pa.StructArray
-) -> None:
-    """One `{clip}.{table}.parquet`, whole or not at all."""
+def write_table(folder, clip: str, table: str, payload: pa.StructArray, **key: pa.Array) -> None:
+    """Writes `{clip}.{table}.parquet`, whole or not at all.
+
+    payload: n rows; key: (n,) members of the column of that name, besides the clip id.
+    Raises ValueError for a clip id that makes no file name.
+    """
     if not clip or "/" in clip or "." in clip:
         raise ValueError(f"the clip id {clip!r} becomes a file name: use neither dots nor slashes")
+    ids = pa.array([clip] * len(payload), pa.string())
     version = pa.array([VERSION] * len(payload), pa.uint64())
-    whole = pa.table({"key": key, table: payload, "version": version})
+    whole = pa.table({"key": struct(clip_id=ids, **key), table: payload, "version": version})
     with atomic_path(Path(folder) / f"{clip}.{table}.parquet") as path:
         pq.write_table(whole, path, compression="zstd")
 
 
-def write(folder, clip: str, table: str, payload: pa.StructArray, **key) -> None:
-    """A table of things with a time; key: its members besides the clip id."""
-    ids = pa.array([clip] * len(payload), pa.string())
-    write_table(folder, clip, table, struct(clip_id=ids, **key), payload)
-
-
 def write_map(folder, clip: str, table: str, payload: pa.StructArray) -> None:
-    """A table of map elements."""
+    """Writes a table of map elements, whose keys are all alike."""
     words = {"label_class_id": f"minimap:{table}:v0", "map_id": clip, "map_id_version": "1"}
     key = {name: pa.array([word] * len(payload), pa.string()) for name, word in words.items()}
-    write(folder, clip, table, payload, **key)
+    write_table(folder, clip, table, payload, **key)
 
 
 def xyz(rows: np.ndarray) -> pa.StructArray:
@@ -66,6 +63,7 @@ def lists(values, counts: Sequence[int]) -> pa.ListArray:
 
 
 def check_times(timestamps, where: str) -> np.ndarray:
+    """(n,) int64 of integer microseconds. This and the checks below raise ValueError."""
     times = np.asarray(timestamps)
     if times.ndim != 1 or not np.issubdtype(times.dtype, np.integer):
         found = f"{times.dtype}{times.shape}"
@@ -74,6 +72,7 @@ def check_times(timestamps, where: str) -> np.ndarray:
 
 
 def check_rows(values, width: int, where: str, what: str) -> np.ndarray:
+    """(n, width) float64 of finite numbers."""
     rows = np.asarray(values, np.float64)
     if rows.ndim != 2 or rows.shape[1] != width:
         raise ValueError(f"{where}: {what} must have the shape (n, {width}), not {rows.shape}")
@@ -82,12 +81,14 @@ def check_rows(values, width: int, where: str, what: str) -> np.ndarray:
 
 
 def check_rotations(rotations, where: str) -> np.ndarray:
+    """(n, 4) quaternions, brought to length 1."""
     rows = check_rows(rotations, 4, where, "rotations")
     plausible.check_quaternions(rows, where)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def check_elements(elements: Sequence, fewest: int, where: str) -> list[np.ndarray]:
+    """One (n, 3) float64 each, n >= fewest."""
     found = [check_rows(e, 3, where, f"element {i}") for i, e in enumerate(elements)]
     for i, points in enumerate(found):
         if len(points) < fewest:
@@ -98,6 +99,7 @@ def check_elements(elements: Sequence, fewest: int, where: str) -> list[np.ndarr
 
 
 def same_length(where: str, **arrays) -> None:
+    """Raises ValueError, with the lengths by name, unless they are equal."""
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{n} {name}" for name, n in lengths.items())

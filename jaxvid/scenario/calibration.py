@@ -16,6 +16,8 @@ from scipy.spatial.transform import Rotation
 
 from jaxvid.scenario import arrow, plausible
 from jaxvid.scenario.camera import make_camera
+from jaxvid.scenario.fitting import SAMPLES, fit
+from jaxvid.scenario.frames import RDF_FROM_FLU
 
 Direction = Literal["pixeldistance-to-angle", "angle-to-pixeldistance"]
 
@@ -70,7 +72,10 @@ class CameraCalibration:
 def write_calibration(
     folder: str | os.PathLike, clip: str, cameras: Sequence[CameraCalibration]
 ) -> None:
-    """Writes `{clip}.calibration_estimate.parquet`; all cameras share the vehicle's frame."""
+    """Writes `{clip}.calibration_estimate.parquet`; all cameras share the vehicle's frame.
+
+    Raises ValueError without a camera, or with two of one name.
+    """
     if not cameras:
         raise ValueError(f"calibration of {clip}: there are no cameras; give at least one")
     names = [camera.name.replace(":", "_") for camera in cameras]
@@ -78,8 +83,8 @@ def write_calibration(
         raise ValueError(f"calibration of {clip}: a camera name occurs twice among {names}")
     rig = {"rig": {"name": clip, "sensors": [_sensor(camera) for camera in cameras]}}
     payload = arrow.struct(name=pa.array(["rig"]), rig_json=pa.array([json.dumps(rig)]))
-    key = arrow.struct(clip_id=pa.array([clip]), timestamp_micros=pa.array([-1], pa.int64()))
-    arrow.write_table(folder, clip, "calibration_estimate", key, payload)
+    time = pa.array([-1], pa.int64())
+    arrow.write_table(folder, clip, "calibration_estimate", payload, timestamp_micros=time)
 
 
 def pinhole_polynomial(focal: float, width: int, height: int, center=None) -> tuple[float, ...]:
@@ -87,30 +92,30 @@ def pinhole_polynomial(focal: float, width: int, height: int, center=None) -> tu
 
     focal: pixels; center: (2,) pixels, None for the middle of the image. The fit of degree 5 to
     atan(r / focal), without a constant, is off by up to 1.1e-3 rad for a field of view of 120
-    degrees (2.3 of 1920 pixels, towards the corners) and 5e-5 rad for 90
-    degrees. Undistort images of lenses with strong distortion, or fit their own curve.
+    degrees (2.3 of 1920 pixels, towards the corners) and 5e-5 rad for 90 degrees. Undistort images
+    of lenses with strong distortion, or fit their own curve. Raises ValueError for other numbers
+    than positive ones.
     """
     if not (focal > 0 and width > 1 and height > 1):
         raise ValueError(f"focal={focal}, {width}x{height}: give positive numbers of pixels")
     center = np.asarray((width / 2, height / 2) if center is None else center)
     reach = np.hypot(*np.maximum(center, (width, height) - center))
-    radii = np.linspace(0, 1, 500)
-    columns = radii[:, None] ** np.arange(1, 6)
-    found = np.linalg.lstsq(columns, np.arctan(radii * reach / focal), rcond=None)[0]
-    return (0.0, *(found / reach ** np.arange(1, 6)).tolist())
+    radii = np.linspace(0, reach, SAMPLES)
+    return tuple(fit(radii, np.arctan(radii / focal)).tolist())
 
 
 def optical_angles(rotation) -> tuple[float, float, float]:
     """`CameraCalibration.angles` of a matrix (3, 3) from optical axes to the vehicle's.
 
     Optical axes: x right, y down, z into the scene; the vehicle's: x forward, y left, z up.
+    Raises ValueError for a matrix that is no rotation.
     """
     rotation = np.asarray(rotation, np.float64)
     error = np.abs(rotation @ rotation.T - np.eye(3)).max() if rotation.shape == (3, 3) else 1
     if not error < 1e-3 or np.linalg.det(rotation) < 0:  # also NaN
         raise ValueError(f"{rotation.tolist()} is not a rotation; give a 3x3 matrix without scale")
-    from_body = np.array([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]])  # body axes to optical ones
-    return tuple(Rotation.from_matrix(rotation @ from_body).as_euler("xyz", degrees=True).tolist())
+    body = Rotation.from_matrix(rotation @ RDF_FROM_FLU)
+    return tuple(body.as_euler("xyz", degrees=True).tolist())
 
 
 def _sensor(camera: CameraCalibration) -> dict:

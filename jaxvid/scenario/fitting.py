@@ -30,14 +30,14 @@ def fit_forward(backward, reach: float) -> np.ndarray:
     bounded solver agrees with this one to 4e-5 pixels. Rounded to float32.
     """
     radii = np.linspace(0, reach, SAMPLES)
-    return _fit(polynomial(backward, radii), radii)
+    return fit(polynomial(backward, radii), radii)
 
 
 def fit_backward(forward, reach: float) -> np.ndarray:
     """The (6,) coefficients from pixels to angle that undo `forward`, up to `reach` pixels.
 
     The angles go up to the first of 2000 steps that lies beyond `reach`, or to where `forward`
-    stops rising.
+    stops rising. Raises ValueError if it never does.
     """
     angles = np.arange(1, ANGLES + 1) * (np.pi / ANGLES)
     rising = np.logical_and.accumulate(slope(forward, angles) > 0)
@@ -46,7 +46,7 @@ def fit_backward(forward, reach: float) -> np.ndarray:
     if last < 0:
         raise ValueError("the polynomial from angle to pixels does not rise; check its order")
     angles = np.linspace(0, angles[last], SAMPLES)
-    return _fit(polynomial(forward, angles), angles)
+    return fit(polynomial(forward, angles), angles)
 
 
 def check_model(center, size, coefficients, linear) -> None:
@@ -66,7 +66,8 @@ def check_model(center, size, coefficients, linear) -> None:
         raise ValueError(f"the linear terms {linear.ravel()} cannot be undone; use 1, 0, 0")
 
 
-def _fit(x, y) -> np.ndarray:
+def fit(x, y) -> np.ndarray:
+    """(6,) float32 coefficients, the constant 0, of y (n,) as a polynomial of x (n,)."""
     columns = x[:, None] ** np.arange(1, 6)
     scale = np.abs(columns).max(axis=0)
     if not (np.isfinite(columns).all() and scale.all()):

@@ -9,69 +9,27 @@ from jaxvid.scenario import synthetic_road as roads
 from jaxvid.scenario import synthetic_traffic as movement
 from jaxvid.scenario import tables
 from jaxvid.scenario.calibration import CameraCalibration, write_calibration
+from jaxvid.scenario.rdshq_defaults import DEFAULT_LENSES
 
 FPS = 30
 LONGEST = 12.0  # seconds; later the cars run out of room
+DIRECTIONS = "angle-to-pixeldistance", "pixeldistance-to-angle"  # of lenses, forward and backward
 START = 1_700_000_000_000_000  # microseconds
-BACKWARD, FORWARD = "pixeldistance-to-angle", "angle-to-pixeldistance"
-# Name, position, roll-pitch-yaw, principal point, polynomial of a seven-camera rig; 1920x1080.
-RIG = (
-    (
-        "camera_front_wide_120fov",
-        ((1.70, -0.01, 1.44), (0.13, 0.47, -0.71)),
-        (954.2063, 757.15415),
-        (0, 1.05758628e-3, 8.2116208e-9, -3.3945008e-11, 8.0734208e-14, -2.94602496e-17),
-        BACKWARD,
-    ),
-    (
-        "camera_front_tele_30fov",
-        ((1.65, -0.14, 1.45), (-0.33, -0.72, -0.73)),
-        (978.44415, 597.66565),
-        (0, 3675.74975, 178.78496, -387.41287, -11.4377625, 18.0317115),
-        FORWARD,
-    ),
-    (
-        "camera_cross_right_120fov",
-        ((2.48, -0.95, 0.93), (-0.19, -1.38, -66.8)),
-        (958.4103, 744.29785),
-        (0, 1.0670406e-3, -1.9016488e-9, 5.0939608e-12, 3.09046848e-14, -6.74121728e-18),
-        BACKWARD,
-    ),
-    (
-        "camera_cross_left_120fov",
-        ((2.47, 0.94, 0.92), (-0.17, 0.44, 66.4)),
-        (964.86275, 744.439),
-        (0, 1.0655136e-3, -6.3100036e-9, 1.9566128e-11, 1.2580889e-14, 1.28343936e-18),
-        BACKWARD,
-    ),
-    (
-        "camera_rear_left_70fov",
-        ((2.03, 1.04, 0.89), (0.63, 3.26, 151.4)),
-        (933.82935, 557.2074),
-        (0, 1571.27855, 96.98752, -255.40837, 150.845965, 97.98543),
-        FORWARD,
-    ),
-    (
-        "camera_rear_right_70fov",
-        ((2.01, -1.00, 0.90), (-0.28, 0.87, -154.7)),
-        (968.8991, 553.86615),
-        (0, 1564.0829, 100.93601, -264.07915, 149.67691, 100.501725),
-        FORWARD,
-    ),
-    (
-        "camera_rear_tele_30fov",
-        ((0.38, 0.30, 1.43), (-0.25, 0.58, 179.2)),
-        (1032.4529, 514.0706),
-        (0, 3680.57665, -184.34178, 2877.95335, -12169.1035, 16158.127),
-        FORWARD,
-    ),
-)
+MOUNTINGS = {  # position in metres; roll, pitch, yaw in degrees
+    "camera_front_wide_120fov": ((1.70, -0.01, 1.44), (0.13, 0.47, -0.71)),
+    "camera_front_tele_30fov": ((1.65, -0.14, 1.45), (-0.33, -0.72, -0.73)),
+    "camera_cross_right_120fov": ((2.48, -0.95, 0.93), (-0.19, -1.38, -66.8)),
+    "camera_cross_left_120fov": ((2.47, 0.94, 0.92), (-0.17, 0.44, 66.4)),
+    "camera_rear_left_70fov": ((2.03, 1.04, 0.89), (0.63, 3.26, 151.4)),
+    "camera_rear_right_70fov": ((2.01, -1.00, 0.90), (-0.28, 0.87, -154.7)),
+    "camera_rear_tele_30fov": ((0.38, 0.30, 1.43), (-0.25, 0.58, 179.2)),
+}
 
 
 def synthetic_scene(
     seed: int, folder: str | os.PathLike, clip: str = "synthetic", seconds: float = 10.0
 ) -> Path:
-    """Writes a drive over a crossing, 30 frames a second, with seven cameras and 39 objects.
+    """Writes a drive over a crossing, 30 frames a second, with seven cameras and 40 objects.
 
     The same seed gives the same files. Curve, slope, crossing and the places of all objects vary
     with the seed. The map has lanes, lines, curbs, crosswalks, arrows, lamps, lights and signs.
@@ -99,10 +57,13 @@ def synthetic_scene(
 
 def rig() -> list[CameraCalibration]:
     """Seven cameras as on production cars."""
-    return [
-        CameraCalibration(name, 1920, 1080, center, polynomial, direction, *place)
-        for name, place, center, polynomial, direction in RIG
-    ]
+    cameras = []
+    for name, (position, angles) in MOUNTINGS.items():
+        cx, cy, width, height, *polynomial, backward = DEFAULT_LENSES[name]
+        direction = DIRECTIONS[backward]
+        lens = (width, height, (cx, cy), tuple(polynomial), direction)
+        cameras.append(CameraCalibration(name, *lens, position, angles))
+    return cameras
 
 
 def ego_distance(seconds) -> np.ndarray:

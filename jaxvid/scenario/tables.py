@@ -39,10 +39,8 @@ def write_egomotion(folder: str | os.PathLike, clip: str, timestamps, positions,
     the first and the last timestamp.
     """
     where = f"egomotion of {clip}"
-    times, positions = (
-        arrow.check_times(timestamps, where),
-        arrow.check_rows(positions, 3, where, "positions"),
-    )
+    times = arrow.check_times(timestamps, where)
+    positions = arrow.check_rows(positions, 3, where, "positions")
     rotations = arrow.check_rotations(rotations, where)
     arrow.same_length(where, timestamps=times, positions=positions, rotations=rotations)
     plausible.check_pose_times(times, where)
@@ -51,7 +49,8 @@ def write_egomotion(folder: str | os.PathLike, clip: str, timestamps, positions,
     payload = arrow.struct(
         name=name, location=arrow.xyz(positions), orientation=arrow.xyzw(rotations)
     )
-    arrow.write(folder, clip, "egomotion_estimate", payload, timestamp_micros=pa.array(times))
+    key = {"timestamp_micros": pa.array(times)}
+    arrow.write_table(folder, clip, "egomotion_estimate", payload, **key)
 
 
 def write_frame_times(folder: str | os.PathLike, clip: str, timestamps) -> None:
@@ -85,14 +84,10 @@ def write_obstacles(
     timestamps: (n,); centers: (n, 3); sizes: (n, 3) length, width, height; rotations: (n, 4).
     """
     where = f"obstacles of {clip}"
-    times, centers = (
-        arrow.check_times(timestamps, where),
-        arrow.check_rows(centers, 3, where, "centers"),
-    )
-    sizes, rotations = (
-        arrow.check_rows(sizes, 3, where, "sizes"),
-        arrow.check_rotations(rotations, where),
-    )
+    times = arrow.check_times(timestamps, where)
+    centers = arrow.check_rows(centers, 3, where, "centers")
+    sizes = arrow.check_rows(sizes, 3, where, "sizes")
+    rotations = arrow.check_rotations(rotations, where)
     ids, words = [str(i) for i in track_ids], [str(c) for c in categories]
     arrow.same_length(
         where,
@@ -114,7 +109,7 @@ def write_obstacles(
     )
     label = pa.array(["3d:v1"] * len(times), pa.string())
     key = {"timestamp_micros": pa.array(times), "label_class_id": label}
-    arrow.write(folder, clip, "obstacle", payload, **key)
+    arrow.write_table(folder, clip, "obstacle", payload, **key)
 
 
 def write_lane_lines(
@@ -181,13 +176,9 @@ def write_lanes(folder: str | os.PathLike, clip: str, left: Sequence, right: Seq
     """Lanes by their two sides: k arrays (n, 3) each. They are kept, but no video shows them."""
     where = f"lanes of {clip}"
     arrow.same_length(where, left=left, right=right)
-    sides = (arrow.points_column(arrow.check_elements(side, 2, where)) for side in (left, right))
-    arrow.write_map(
-        folder,
-        clip,
-        "lane",
-        arrow.struct(**dict(zip(("left_rail", "right_rail"), sides, strict=True))),
-    )
+    rails = {"left_rail": left, "right_rail": right}
+    columns = {n: arrow.points_column(arrow.check_elements(r, 2, where)) for n, r in rails.items()}
+    arrow.write_map(folder, clip, "lane", arrow.struct(**columns))
 
 
 def write_boxes(
@@ -203,10 +194,8 @@ def write_boxes(
     The box's x axis is the direction it faces.
     """
     where = f"{table} of {clip}"
-    centers, sizes = (
-        arrow.check_rows(centers, 3, where, "centers"),
-        arrow.check_rows(sizes, 3, where, "sizes"),
-    )
+    centers = arrow.check_rows(centers, 3, where, "centers")
+    sizes = arrow.check_rows(sizes, 3, where, "sizes")
     rotations = arrow.check_rotations(rotations, where)
     arrow.same_length(where, centers=centers, sizes=sizes, rotations=rotations)
     payload = arrow.struct(
