@@ -155,6 +155,14 @@ def test_cameras_that_see_nothing(tmp_path):
     assert "the scene holds nothing to draw: all videos will be black" in scene.warnings
 
 
+def test_a_line_is_seen_between_its_vertices(tmp_path):
+    rows = {k: v for k, v in tables().items() if k.startswith(("calibration", "egomotion"))}
+    ends = [xyz(-5, -40, 0), xyz(-60, 300, 0)]  # across the road behind, both ends out of view
+    rows["lane_line"] = [{"lane_line": {"line_rail": ends}}]
+    warnings = load_scene(write_tables(tmp_path, rows), camera_names=REAR).warnings
+    assert not any("sees nothing" in warning for warning in warnings)
+
+
 def test_what_is_no_scene(tmp_path):
     refused("is not a folder", tmp_path / "absent")
     file = tmp_path / "file"
@@ -201,6 +209,7 @@ BAD_SAMPLES = {
     "object without pose": (
         "all_object_info", "000000.all_object_info.json", {"7": {}}, "no object_to_world",
     ),
+    "no labels": ("3d_lanelines", "lanelines.json", {}, "has no list of labels"),
     "labels without shape": ("3d_lanelines", "lanelines.json", {"labels": [{}]}, "label 0 has no"),
     "no vertices": (
         "3d_lanelines", "lanelines.json",

@@ -15,11 +15,10 @@ from jaxvid.scenario.rdshq_defaults import DEFAULT_LENSES
 from jaxvid.scenario.rdshq_map import read_map
 from jaxvid.scenario.rdshq_tracks import read_tracks
 from jaxvid.scenario.rig import underscored
-from jaxvid.scenario.samples import Sample
+from jaxvid.scenario.samples import FPS, Sample, frame_time
 from jaxvid.scenario.scene import Scene, SceneCamera
 from jaxvid.scenario.selection import choose_cameras, current_names
 
-FPS = 30.0
 POSES = ("pose", "vehicle_pose")
 CONTENT = (
     "all_object_info",
@@ -51,7 +50,7 @@ def read_rdshq(folder: Path, clip_id=None, camera_names=None, fps: float | None 
         return None
 
     numbers, ego, cameras, present = _read_rig(opened, folder, clip, camera_names, notes)
-    times = frame_times(numbers)
+    times = np.array([frame_time(number) for number in numbers], np.int64)
     tracks = read_tracks(opened("all_object_info"), times, notes)
     elements = read_map(opened, notes)
     return Scene(
@@ -83,11 +82,6 @@ def find_clip(folder: Path, clip_id: str | None = None) -> str:
     if clip_id is None and len(clips) > 1:
         raise ValueError(f"{folder} holds {len(clips)} clips; choose one of: {listing(clips)}")
     return clip_id or clips[0]
-
-
-def frame_times(numbers) -> np.ndarray:
-    """(f,) int64 microseconds of frame numbers at 30 frames per second."""
-    return np.array([round(int(number) * 1e6 / 30) for number in numbers], np.int64)
 
 
 def _read_rig(opened, folder: Path, clip: str, wanted, notes: Notes):

@@ -44,7 +44,7 @@ def _lane_lines(sample: Sample | None, notes: Notes) -> tuple[LaneLine, ...]:
     for shape, where in _shapes(sample, ("lanelines.json",)):
         points = keep_points(_points(shape, "polyline3d", where), "lane_lines", notes)
         if len(points):
-            words = (_attribute(shape, name, where) for name in ("colors", "styles"))
+            words = (_words(shape, name, where) for name in ("colors", "styles"))
             lines.append(LaneLine(points, line_style(*words, notes)))
     return tuple(lines)
 
@@ -72,7 +72,7 @@ def _boxes(sample, files, name: str, states: dict, notes: Notes) -> tuple[WorldB
         if box is None:
             notes.count(f"{name.replace('_', ' ')} left out, no box of eight corners")
             continue
-        known = states.get(str(_attribute(shape, "feature_id", where)))
+        known = states.get(str(_attribute(shape, "feature_id", where).get("text")))
         boxes.append(WorldBox(*box, known if name == "traffic_lights" else None))
     return tuple(boxes)
 
@@ -106,9 +106,9 @@ def _shapes(sample: Sample | None, files) -> Iterator[tuple[dict, str]]:
     field = next((file for file in files if file in sample.fields), None)
     if field is None:
         raise ValueError(f"{sample.path} lacks {' and '.join(files)}")
-    labels = sample.json(field).get("labels", [])
+    labels = sample.json(field).get("labels")
     if not isinstance(labels, list):
-        raise ValueError(f"{sample.path}: {field}: labels is no list")
+        raise ValueError(f"{sample.path}: {field} has no list of labels")
     for i, label in enumerate(labels):
         where = f"{sample.path}: {field}: label {i}"
         try:
@@ -129,11 +129,18 @@ def _points(shape: dict, kind: str, where: str) -> np.ndarray:
         raise ValueError(f"{where}: no {kind}.vertices of x, y, z") from error
 
 
-def _attribute(shape: dict, name: str, where: str):
-    """The text of an attribute, or its list of words, which is empty where there is none."""
+def _attribute(shape: dict, name: str, where: str) -> dict:
+    """The attribute of that name, {} where there is none."""
     try:
-        found = next((a for a in shape.get("attributes") or () if a.get("name") == name), {})
-        words = found.get("text") or (found.get("enumsList") or {}).get("enumsList")
-        return words if isinstance(words, str) else list(words or ())
+        return next((a for a in shape.get("attributes") or () if a.get("name") == name), {})
     except (TypeError, AttributeError) as error:
         raise ValueError(f"{where}: the attributes are no list of named values") from error
+
+
+def _words(shape: dict, name: str, where: str) -> list:
+    """One word per point of a line, from the attribute of that name; [] where there is none."""
+    found = _attribute(shape, name, where)
+    try:
+        return list((found.get("enumsList") or {}).get("enumsList") or ())
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"{where}: {name} has no enumsList.enumsList of words") from error

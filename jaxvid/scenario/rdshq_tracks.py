@@ -6,7 +6,7 @@ from scipy.spatial.transform import Rotation
 from jaxvid.scenario import plausible
 from jaxvid.scenario.categories import kind_of
 from jaxvid.scenario.notes import Notes
-from jaxvid.scenario.samples import Sample
+from jaxvid.scenario.samples import Sample, frame_time
 from jaxvid.scenario.scene import Track
 
 DEFAULT_SIZE = [2.0, 2.0, 2.0]
@@ -27,7 +27,7 @@ def read_tracks(sample: Sample | None, pose_times, notes: Notes) -> tuple[Track,
     entries: dict[str, list[tuple[int, dict]]] = {}
     for number, field in fields.items():
         for track, entry in sample.json(field).items():
-            entries.setdefault(track, []).append((round(number * 1e6 / 30), entry))
+            entries.setdefault(track, []).append((frame_time(number), entry))
     found = [_track(t, entries[t], f"{sample.path}: {t}", notes) for t in sorted(entries)]
     tracks = tuple(track for track in found if track is not None)
     if tracks:

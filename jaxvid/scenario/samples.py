@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 BLOCK = 512
+FPS = 30.0  # of the format
 NPY_ERRORS = (  # of np.load for damaged files, whose header it parses as Python
     *(ValueError, OSError, EOFError, TypeError, AttributeError, SyntaxError, MemoryError),
     *(tokenize.TokenError, struct.error, KeyError),
@@ -51,6 +52,7 @@ class Sample:
         return array
 
     def json(self, field: str) -> dict:
+        """An object; raises ValueError for damaged files and other values."""
         try:
             content = json.loads(self.fields[field])
         except ValueError as error:
@@ -60,8 +62,16 @@ class Sample:
         return content
 
     def frames(self, ending: str) -> dict[int, str]:
-        """The fields `{frame}.{ending}` by frame number, ascending in their names."""
+        """The fields `{frame}.{ending}` by frame number, ascending in their names.
+
+        Raises ValueError for a name without a frame number.
+        """
         found = sorted(f for f in self.fields if f.partition(".")[2] == ending)
         if bad := [f for f in found if not f.partition(".")[0].isdecimal()]:
             raise ValueError(f"{self.path}: {bad[0]} does not start with a frame number")
         return {int(f.partition(".")[0]): f for f in found}
+
+
+def frame_time(number: int) -> int:
+    """Microseconds of a frame number, rounded as upstream does (`rdshq_loader.py`)."""
+    return round(number * 1e6 / FPS)
