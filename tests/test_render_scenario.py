@@ -55,7 +55,7 @@ def test_a_run_leaves_what_batch_runs_read(folder, tmp_path, capsys):
     spec = json.loads((tmp_path / "drive.json").read_bytes())
     assert spec["name"] == "drive" and spec["prompt"] == "A city." and spec["fps"] == 10
     assert spec["front_wide"]["control_path"] == "ftheta_camera_front_wide_120fov/drive.mp4"
-    assert [(tmp_path / spec[v]["control_path"]).is_file() for v in ("front_wide", "rear")]
+    assert all((tmp_path / spec[v]["control_path"]).is_file() for v in ("front_wide", "rear"))
     lines = capsys.readouterr().out
     assert "2 cameras of 12 frames at 96x54, 30 fps, documented look" in lines
     assert "2 cameras done, 0 failed" in lines and "needs 29 or more" in lines

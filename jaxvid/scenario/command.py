@@ -93,15 +93,16 @@ def run(job: render.Job, processes: int, overwrite: bool = False) -> dict[str, s
         f"{len(scene.cameras) - len(todo)} already done, {processes} processes",
         flush=True,
     )
-    drawn, failed, behind = 0, {}, 0
+    drawn, failed, ended = 0, {}, 0
     with Progress(len(todo) * frames, lambda: drawn) as progress:
         for event in workers.render_all(job, todo, processes):
             if event.kind == "frame":
-                progress.begin() if not drawn else None
-                progress.update(f"frames; {behind} of {len(todo)} cameras")
+                if not drawn:
+                    progress.begin()
+                progress.update(f"frames; {ended} of {len(todo)} cameras")
                 drawn += 1
                 continue
-            behind += 1
+            ended += 1
             if event.kind == "failed":
                 failed[event.camera] = event.content
                 progress.log(f"failed: {event.camera}: {event.content}")

@@ -4,8 +4,6 @@ What stands still is prepared once. Lines are drawn first, then triangles, light
 matters only at equal depths (cosmos-transfer2.5, `world_scenario/rendering`).
 """
 
-import functools
-
 import numpy as np
 
 from jaxvid.scenario.geometry import build_geometry
@@ -36,27 +34,31 @@ class Renderer:
         samples: int = 4,
     ):
         self.scene, self.look, self.height, self.width = scene, look, height, width
+        self.samples = samples
         self.geometry = build_geometry(scene, look)
         self.warnings = self.geometry.warnings
-        self.canvas = Canvas(height, width, samples)
+        self._canvases = {(height, width): Canvas(height, width, samples)}
         self._models = {}
-        self._boxes_at = functools.lru_cache(maxsize=8)(functools.partial(boxes_at, scene.tracks))
 
     def frame(self, camera: str, index: int) -> np.ndarray:
         """The image of frame `index`, uint8 (h, w, 3).
 
-        camera: its name with underscores. Raises ValueError if the scene has no such camera or
+        camera: its name with underscores. In the upstream look the image of a few sensor sizes is
+        one pixel short, see `FTheta.rescale`. Raises ValueError if the scene has no such camera or
         frame, or if the camera does not hold at this size.
         """
         view, geometry = self.view(camera, index), self.geometry
-        boxes = self._boxes_at(int(self.scene.timestamps[index]))
+        boxes = boxes_at(self.scene.tracks, int(self.scene.timestamps[index]))
         parts = [
             view.lines(geometry.lines, LINES),
             view.triangles(geometry.triangles, geometry.triangle_colors, TRIANGLES),
             view.lights(geometry.lights, self._light_colors(index), LIGHTS),
             *view.boxes(boxes, box_colors(self.look), BOXES),
         ]
-        return self.canvas.draw(gather(parts))
+        size = view.model.height, view.model.width
+        if size not in self._canvases:
+            self._canvases[size] = Canvas(*size, self.samples)
+        return self._canvases[size].draw(gather(parts))
 
     def view(self, camera: str, index: int) -> View:
         """Where and how the camera looks at frame `index`; errors as `frame`."""
@@ -67,8 +69,7 @@ class Renderer:
         seen_by, upstream = self.scene.cameras[camera], self.look == "upstream"
         if camera not in self._models:
             self._models[camera] = seen_by.model.rescale(self.height, self.width, upstream)
-        to_world = seen_by.to_world[index]
-        return View(self._models[camera], to_world, self.height, self.width, upstream)
+        return View(self._models[camera], seen_by.to_world[index], upstream)
 
     def _light_colors(self, index: int) -> np.ndarray:
         """(k, 3) float, 0..255; states that end before the video does go on as "unknown"."""

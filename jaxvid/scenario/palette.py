@@ -73,10 +73,11 @@ OTHER_LINE = LineStyle((181, 164, 71), ("solid",))  # all other styles, "VIRTUAL
 
 
 def box_colors(look: Look) -> dict[Kind, tuple[Color, Color]]:
+    """Colours of the front and the rear, by class."""
     return UPSTREAM_BOXES if look == "upstream" else BOXES
 
 
 def check_look(look: str) -> None:
     """Raises ValueError unless `look` is one of LOOKS."""
     if look not in LOOKS:
-        raise ValueError(f"look={look!r} is not one of {', '.join(LOOKS)}")
+        raise ValueError(f"look={look!r} is unknown; use {' or '.join(LOOKS)}")

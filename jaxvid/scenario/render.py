@@ -15,11 +15,13 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+
+import numpy as np
 
 from jaxvid.core.files import TEMPORARY_PREFIX, atomic_path, sha256
 from jaxvid.core.video import VideoWriter, probe
 from jaxvid.scenario.draw import Renderer
+from jaxvid.scenario.palette import Look, check_look
 from jaxvid.scenario.scene import Scene
 
 SMALLEST, LARGEST = 16, 8192  # pixels of a side
@@ -30,15 +32,14 @@ VERSION = 1  # of the drawing; a new number makes finished videos again
 class RenderSettings:
     """What decides how videos look; frames start, ..., stop - 1 (None: to the end)."""
 
-    look: Literal["documented", "upstream"] = "documented"
+    look: Look = "documented"
     height: int = 720
     width: int = 1280
     start: int = 0
     stop: int | None = None
 
     def __post_init__(self):
-        if self.look not in ("documented", "upstream"):
-            raise ValueError(f"look={self.look} is unknown; use documented or upstream")
+        check_look(self.look)
         for name, size in (("width", self.width), ("height", self.height)):
             if not SMALLEST <= size <= LARGEST:
                 raise ValueError(f"{name}={size} is outside {SMALLEST}..{LARGEST} pixels")
@@ -100,7 +101,7 @@ def source_hash(folder: str | os.PathLike, clip: str) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def render_frames(scene: Scene, camera: str, settings: RenderSettings) -> Iterator:
+def render_frames(scene: Scene, camera: str, settings: RenderSettings) -> Iterator[np.ndarray]:
     """Yields uint8 (h, w, 3) control frames of one camera, for use without files."""
     renderer = Renderer(scene, settings.look, settings.height, settings.width)
     for index in settings.frames_of(scene):

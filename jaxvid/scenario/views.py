@@ -36,8 +36,6 @@ class View:
 
     model: FTheta
     to_world: np.ndarray
-    height: int
-    width: int
     upstream: bool = False  # the look of v1.5, with its angles near the optical axis
 
     def project(self, points):
@@ -75,7 +73,7 @@ class View:
         colors: of the front and the rear, by class.
         """
         uv, depth = self.project(corners_of(boxes.centers, boxes.rotations, boxes.sizes))
-        inside = (uv >= 0) & (uv < (self.width, self.height)) & (depth > 0)[..., None]
+        inside = (uv >= 0) & (uv < self.model.size) & (depth > 0)[..., None]
         shown = np.flatnonzero(inside.all(axis=-1).any(axis=-1))
         uv, depth = uv[shown], depth[shown]
         ends = np.array([colors[boxes.kinds[i]] for i in shown], np.float64).reshape(-1, 2, 3)
@@ -92,13 +90,14 @@ class View:
         return (self.model.project_upstream if self.upstream else self.model.project)(points)
 
     def _thick(self, uv, depth, widths, colors, order):
-        return thick_lines(uv, depth, widths, colors, order, self.height, self.width)
+        size = self.model.height, self.model.width
+        return thick_lines(uv, depth, widths, colors, order, *size)
 
     def _visible(self, uv, depth):
         """Which of n primitives of k corners can touch the image; uv: (n, k, 2); depth: (n, k)."""
-        size = np.array([self.width, self.height])
-        margin = palette.NEAR_LINES * max(1, self.height / self.width)  # lines are half as wide
-        reaches = (uv.max(axis=1) > -margin) & (uv.min(axis=1) < size + margin)
+        width, height = self.model.size
+        margin = palette.NEAR_LINES * max(1, height / width)  # lines are half as wide
+        reaches = (uv.max(axis=1) > -margin) & (uv.min(axis=1) < self.model.size + margin)
         return reaches.all(-1) & (depth.max(axis=1) > 0) & (depth.min(axis=1) < palette.DEPTH_MAX)
 
 
