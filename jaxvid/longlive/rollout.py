@@ -102,7 +102,7 @@ def _text_keys(network, params, text):
     return network.text_keys(params, text)
 
 
-def _remember(recent, latents):
+def remember(recent, latents):
     """The newest frames after these came in."""
     return jnp.concatenate([recent, latents], axis=1)[:, -recent.shape[1] :]
 
@@ -147,7 +147,7 @@ def advance(network, config: RolloutConfig, params, state: State, noise, protect
         first = 1
     rest = jax.tree.map(lambda a: a[first:], passes)
     (x, cache), _ = jax.lax.scan(functools.partial(one_pass, protected), carry, rest)
-    return state._replace(cache=cache, recent=_remember(state.recent, x), frame=end), x
+    return state._replace(cache=cache, recent=remember(state.recent, x), frame=end), x
 
 
 @functools.partial(jax.jit, static_argnames=("network", "config"), donate_argnames="state")
@@ -158,7 +158,7 @@ def observe(network, config: RolloutConfig, params, state: State, latents) -> St
     cache = network.forward(
         params, latents, config.context_timestep, state.text, state.cache, frames, end
     )[1]
-    return state._replace(cache=cache, recent=_remember(state.recent, latents), frame=end)
+    return state._replace(cache=cache, recent=remember(state.recent, latents), frame=end)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnames="state")
