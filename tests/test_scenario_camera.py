@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from jaxvid.scenario.camera import FTheta, make_camera, to_camera
 from jaxvid.scenario.interpolation import boxes_at, interpolate_poses
-from jaxvid.scenario.rdshq_defaults import DEFAULT_LENSES
+from jaxvid.scenario.lenses import DEFAULT_LENSES
 from jaxvid.scenario.scene import Track
 
 

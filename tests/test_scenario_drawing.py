@@ -135,7 +135,7 @@ def test_poles_are_drawn_first_where_no_wider_line_comes_before_them():
     assert build_lines(make_scene(**elements), "upstream").widths[0] == palette.POLE_WIDTH
     elements |= {"road_boundaries": (boundary,)}
     widths = build_lines(make_scene(**elements), "upstream").widths
-    assert widths[0] == palette.NEAR_LINES and widths[-1] == palette.POLE_WIDTH
+    assert widths[0] == palette.LINE_WIDTH and widths[-1] == palette.POLE_WIDTH
 
 
 def test_flat_polygons_are_drawn_in_the_documented_look_and_counted_in_the_other():

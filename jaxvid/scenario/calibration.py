@@ -15,9 +15,9 @@ import pyarrow as pa
 from scipy.spatial.transform import Rotation
 
 from jaxvid.scenario import arrow, plausible
+from jaxvid.scenario.axes import RDF_FROM_FLU
 from jaxvid.scenario.camera import make_camera
 from jaxvid.scenario.fitting import SAMPLES, fit
-from jaxvid.scenario.frames import RDF_FROM_FLU
 
 Direction = Literal["pixeldistance-to-angle", "angle-to-pixeldistance"]
 

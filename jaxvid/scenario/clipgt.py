@@ -11,10 +11,10 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from jaxvid.scenario import plausible
+from jaxvid.scenario.axes import to_rdf, vehicle_to_rdf
 from jaxvid.scenario.clipgt_map import read_map
 from jaxvid.scenario.clipgt_tracks import read_tracks
 from jaxvid.scenario.columns import Columns
-from jaxvid.scenario.frames import to_rdf, vehicle_to_rdf
 from jaxvid.scenario.interpolation import interpolate_poses
 from jaxvid.scenario.notes import Notes, listing
 from jaxvid.scenario.rig import camera_model, camera_to_rig, read_rig
@@ -121,7 +121,7 @@ def read_poses(path: Path, notes: Notes):
 
 
 def frame_times_of(folder: Path, clip: str, times, fps: float | None, notes: Notes) -> np.ndarray:
-    """(f,) float64 microseconds: an even grid over the poses, or those of the camera's own file."""
+    """(t,) float64 microseconds: an even grid over the poses, or those of the camera's own file."""
     sidecar = folder / f"{clip}.camera_front_wide_120fov.json"
     if sidecar.is_file():
         recorded = _read_sidecar(sidecar, notes)
@@ -135,7 +135,7 @@ def frame_times_of(folder: Path, clip: str, times, fps: float | None, notes: Not
 
 
 def even_times(first: int, last: int, fps: float) -> np.ndarray:
-    """(f,) float64 microseconds from `first`, at most `last`.
+    """(t,) float64 microseconds from `first`, at most `last`.
 
     Rounding may cost a frame, as upstream: 4.1 s at 30 fps are 123 frames.
     """
@@ -155,7 +155,7 @@ def _read_sidecar(path: Path, notes: Notes) -> np.ndarray | None:
 
 
 def read_cameras(path: Path, wanted, ego, notes: Notes):
-    """The cameras asked for, with their poses (f, 4, 4), and the names of all there are."""
+    """The cameras asked for, with their poses (t, 4, 4), and the names of all there are."""
     table = Columns(path)
     texts = table.words("calibration_estimate.rig_json")
     if not texts:

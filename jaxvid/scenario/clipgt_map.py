@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from jaxvid.scenario.axes import object_to_rdf, to_rdf
 from jaxvid.scenario.categories import line_style
 from jaxvid.scenario.columns import Columns
 from jaxvid.scenario.elements import keep_elements, keep_points, light_state
-from jaxvid.scenario.frames import object_to_rdf, to_rdf
 from jaxvid.scenario.notes import Notes
 from jaxvid.scenario.plausible import is_usable
 from jaxvid.scenario.scene import LaneLine, WorldBox

@@ -6,9 +6,9 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from jaxvid.scenario import plausible
+from jaxvid.scenario.axes import object_to_rdf, to_rdf
 from jaxvid.scenario.categories import kind_of
 from jaxvid.scenario.columns import Columns
-from jaxvid.scenario.frames import object_to_rdf, to_rdf
 from jaxvid.scenario.notes import Notes
 from jaxvid.scenario.scene import Track
 

@@ -86,7 +86,7 @@ def build_geometry(scene: Scene, look: Look) -> Geometry:
 def build_lines(scene: Scene, look: Look) -> Lines:
     """All lines; those of one width are drawn together, in the order in which widths appear."""
     poles = [pole for pole in (stand(p, scene.world, look) for p in scene.poles) if len(pole) > 1]
-    near, pole = palette.NEAR_LINES, palette.POLE_WIDTH
+    near, pole = palette.LINE_WIDTH, palette.POLE_WIDTH
     items = [
         *((coarse(line), near, palette.ROAD_BOUNDARY) for line in scene.road_boundaries),
         *((coarse(line), pole, palette.POLE) for line in poles),
@@ -170,6 +170,7 @@ def ground_axes(world: World, look: Look) -> tuple[int, int]:
 
 
 def coarse(line) -> np.ndarray:
+    """Segments (m, 2, 3) of a line (n, 3) that is no lane line."""
     return as_segments(subdivide(line, palette.COARSE_STEP))
 
 

@@ -90,4 +90,5 @@ def channels(depth, colors) -> np.ndarray:
 
 
 def cross(a, b) -> np.ndarray:
+    """(n,) of vectors (n, 2) on the screen."""
     return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]

@@ -13,7 +13,7 @@ LOOKS = ("documented", "upstream")  # as its documents say, or as v1.5 really dr
 Color = tuple[int, int, int]
 
 DEPTH_MAX = 200.0  # metres: black from here on, and nothing is drawn
-NEAR_LINES = 12.0  # pixels at depth 0, for an image of any width
+LINE_WIDTH = 12.0  # pixels at depth 0, for an image of any width
 POLE_WIDTH = 5.0
 EDGE_WIDTH = 4.0
 COARSE_STEP = 0.8  # metres between the points of subdivided lines and outlines

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from jaxvid.scenario import plausible
+from jaxvid.scenario.axes import RDF_FROM_FLU
 from jaxvid.scenario.camera import make_camera
-from jaxvid.scenario.frames import RDF_FROM_FLU
+from jaxvid.scenario.lenses import DEFAULT_LENSES
 from jaxvid.scenario.notes import Notes, listing
-from jaxvid.scenario.rdshq_defaults import DEFAULT_LENSES
 from jaxvid.scenario.rdshq_map import read_map
+from jaxvid.scenario.rdshq_tar import FPS, Sample, frame_time
 from jaxvid.scenario.rdshq_tracks import read_tracks
 from jaxvid.scenario.rig import underscored
-from jaxvid.scenario.samples import FPS, Sample, frame_time
 from jaxvid.scenario.scene import Scene, SceneCamera
 from jaxvid.scenario.selection import choose_cameras, current_names
 
@@ -85,7 +85,7 @@ def find_clip(folder: Path, clip_id: str | None = None) -> str:
 
 
 def _read_rig(opened, folder: Path, clip: str, wanted, notes: Notes):
-    """Frame numbers, ego poses (f, 4, 4) float32, cameras, and the names of all cameras."""
+    """Frame numbers, ego poses (t, 4, 4) float32, cameras, and the names of all cameras."""
     poses = opened("pose", optional=False)
     if poses is None:
         raise ValueError(f"{folder} lacks pose/{clip}.tar, the poses of the cameras")

@@ -8,7 +8,7 @@ from jaxvid.scenario.categories import line_style
 from jaxvid.scenario.elements import keep_elements, keep_points, light_state
 from jaxvid.scenario.notes import Notes
 from jaxvid.scenario.plausible import is_usable
-from jaxvid.scenario.samples import Sample
+from jaxvid.scenario.rdshq_tar import Sample
 from jaxvid.scenario.scene import LaneLine, WorldBox
 
 LINES = {  # our name: attribute folder, field, shape

@@ -6,7 +6,7 @@ from scipy.spatial.transform import Rotation
 from jaxvid.scenario import plausible
 from jaxvid.scenario.categories import kind_of
 from jaxvid.scenario.notes import Notes
-from jaxvid.scenario.samples import Sample, frame_time
+from jaxvid.scenario.rdshq_tar import Sample, frame_time
 from jaxvid.scenario.scene import Track
 
 DEFAULT_SIZE = [2.0, 2.0, 2.0]
@@ -16,7 +16,7 @@ ALIGNED = 0.7  # cosine between a static object's heading and the mean heading
 def read_tracks(sample: Sample | None, pose_times, notes: Notes) -> tuple[Track, ...]:
     """The tracks of a clip, ascending in id as a string.
 
-    pose_times: (f,) int64 microseconds, to check that objects and poses belong together.
+    pose_times: (t,) int64 microseconds, to check that objects and poses belong together.
     Raises ValueError for entries that cannot be read, NaN positions and other units.
     """
     if sample is None:

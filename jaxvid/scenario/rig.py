@@ -5,8 +5,8 @@ import json
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from jaxvid.scenario.axes import pose_matrix, to_rdf, vehicle_to_rdf
 from jaxvid.scenario.camera import FTheta, make_camera
-from jaxvid.scenario.frames import pose_matrix, to_rdf, vehicle_to_rdf
 from jaxvid.scenario.notes import listing
 from jaxvid.scenario.plausible import check_mounting
 

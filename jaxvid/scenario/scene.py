@@ -29,7 +29,7 @@ CAMERAS = (  # what "all" means, in upstream's order
 class SceneCamera:
     """One camera at its own sensor size.
 
-    to_world: (f, 4, 4) float32, camera axes (x right, y down, z forward) to the scene's world.
+    to_world: (t, 4, 4) float32, camera axes (x right, y down, z forward) to the scene's world.
     """
 
     name: str  # with underscores
@@ -85,7 +85,7 @@ class WorldBox:
 class Scene:
     """Everything that control videos are drawn from.
 
-    timestamps: (f,) int64 microseconds, when objects are sampled; ego_to_world: (f, 4, 4) float32,
+    timestamps: (t,) int64 microseconds, when objects are sampled; ego_to_world: (t, 4, 4) float32,
       body axes as the world's (RDF or FLU). An RDS-HQ scene without vehicle poses has the first
       camera's pose there, in FLU axes.
     pose_times: (k,) int64, times of the recorded poses (`--check` looks for gaps there).

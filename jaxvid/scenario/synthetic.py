@@ -9,7 +9,7 @@ from jaxvid.scenario import synthetic_road as roads
 from jaxvid.scenario import synthetic_traffic as movement
 from jaxvid.scenario import tables
 from jaxvid.scenario.calibration import CameraCalibration, write_calibration
-from jaxvid.scenario.rdshq_defaults import DEFAULT_LENSES
+from jaxvid.scenario.lenses import DEFAULT_LENSES
 
 FPS = 30
 LONGEST = 12.0  # seconds; later the cars run out of room

@@ -46,9 +46,11 @@ class Road:
         return np.stack([reach * np.sin(angle), self.radius - reach * np.cos(angle)], axis=-1)
 
     def main(self, s, d) -> np.ndarray:
+        """(..., 3) at stations s and offsets d of the main road."""
         return self.on_ground(self.main_xy(s, d))
 
     def side(self, u, o) -> np.ndarray:
+        """(..., 3) at stations u and offsets o of the crossing road."""
         u, o = np.broadcast_arrays(np.asarray(u, float), np.asarray(o, float))
         heading = self.crossing / self.radius
         along = np.array([np.cos(heading), np.sin(heading)])
@@ -69,7 +71,7 @@ class Road:
     def _height(self, xy) -> np.ndarray:
         turn = np.sign(self.radius)
         x, y = turn * xy[..., 0], turn * (self.radius - xy[..., 1])
-        s = self.radius * turn * np.arctan2(x, y) * turn
+        s = self.radius * np.arctan2(x, y)
         d = self.radius - turn * np.hypot(x, y)
         return self.slope * s + 0.15 * np.sin(s / 17) - 0.02 * np.minimum(abs(d), CURB)
 

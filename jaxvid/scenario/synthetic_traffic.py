@@ -75,10 +75,12 @@ def drive(road: Road) -> np.ndarray:
 
 
 def ahead(road: Road, d: float) -> np.ndarray:
+    """A path (m, 3) along the main road in our direction, d metres to the left of its middle."""
     return road.main(_fine(BACK, road.end), d)
 
 
 def oncoming(road: Road, d: float) -> np.ndarray:
+    """The same path the other way."""
     return ahead(road, d)[::-1]
 
 

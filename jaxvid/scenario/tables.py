@@ -54,7 +54,7 @@ def write_egomotion(folder: str | os.PathLike, clip: str, timestamps, positions,
 
 
 def write_frame_times(folder: str | os.PathLike, clip: str, timestamps) -> None:
-    """Optional: when the camera frames were taken, (f,) increasing; all cameras share them.
+    """Optional: when the camera frames were taken, (t,) increasing; all cameras share them.
 
     Without this file frames are spaced evenly from the first pose on.
     """

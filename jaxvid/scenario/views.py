@@ -96,7 +96,7 @@ class View:
     def _visible(self, uv, depth):
         """Which of n primitives of k corners can touch the image; uv: (n, k, 2); depth: (n, k)."""
         width, height = self.model.size
-        margin = palette.NEAR_LINES * max(1, height / width)  # lines are half as wide
+        margin = palette.LINE_WIDTH * max(1, height / width)  # lines are half as wide
         reaches = (uv.max(axis=1) > -margin) & (uv.min(axis=1) < self.model.size + margin)
         return reaches.all(-1) & (depth.max(axis=1) > 0) & (depth.min(axis=1) < palette.DEPTH_MAX)
 

@@ -7,11 +7,11 @@ import numpy as np
 from safetensors.numpy import load_file
 from scipy.spatial.transform import Rotation
 
+from jaxvid.scenario.axes import object_to_rdf, to_rdf, vehicle_to_rdf
 from jaxvid.scenario.camera import to_camera
 from jaxvid.scenario.clipgt import FPS, even_times
 from jaxvid.scenario.clipgt_tracks import EXTRAPOLATION_US
 from jaxvid.scenario.fitting import polynomial, slope
-from jaxvid.scenario.frames import object_to_rdf, to_rdf, vehicle_to_rdf
 from jaxvid.scenario.interpolation import boxes_at, interpolate_poses
 from jaxvid.scenario.load import load_scene
 from jaxvid.scenario.rig import camera_model, camera_to_rig

@@ -1,4 +1,7 @@
-"""Lenses for RDS-HQ clips without `ftheta_intrinsic`: facts of upstream's shipped calibration."""
+"""Lenses of a production car with seven cameras: facts of upstream's shipped calibration.
+
+RDS-HQ clips without `ftheta_intrinsic` have these, and so have synthetic scenes.
+"""
 
 _SIZE = (1920, 1080)
 
