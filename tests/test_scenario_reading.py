@@ -67,6 +67,7 @@ def test_warnings_count_what_is_odd_but_loads(tmp_path):
     rows["obstacle"] += [observation("dog", t, 10, "animal") for t in times]
     rows["crosswalk"] += [{"crosswalk": {"location": [xyz(1, 2, 3)] * 2}}]
     rows["crosswalk"] += [{"crosswalk": {"location": [xyz(1, 2, np.nan)] * 3}}]
+    rows["crosswalk"] += [{"crosswalk": {"location": [xyz(x, 2, 0) for x in (0, 15_000, 0)]}}]
     scene = load_scene(write_tables(tmp_path, rows))
     assert [t.kind for t in scene.tracks] == ["Car", "Car", "Other"]
     assert len(scene.crosswalks) == 1
@@ -79,6 +80,7 @@ def test_warnings_count_what_is_odd_but_loads(tmp_path):
         "lane lines of unknown colour or style: 1 (WHITE DASHED)",
         "crosswalks left out, fewer than 3 points: 1",
         "crosswalks left out, NaN or huge coordinates: 1",
+        "crosswalks left out, over 20 km (write metres): 1",
     ):
         assert any(found.startswith(warning) for found in scene.warnings), (warning, scene.warnings)
 

@@ -5,6 +5,7 @@ import numpy as np
 from jaxvid.scenario.notes import Notes
 from jaxvid.scenario.plausible import is_usable
 
+LONGEST = 20_000.0  # metres of one line or outline; it becomes a point every 5 cm
 LEAST = {"poles": 1, "crosswalks": 3, "road_markings": 3}  # points; 2 for all other elements
 STATES = ("red", "yellow", "green", "unknown", "off")
 
@@ -28,6 +29,8 @@ def keep_points(points, name: str, notes: Notes) -> np.ndarray:
         notes.count(f"{name.replace('_', ' ')} left out, NaN or huge coordinates")
     elif len(points) < least:
         notes.count(f"{name.replace('_', ' ')} left out, fewer than {least} points")
+    elif np.linalg.norm(np.diff(points, axis=0), axis=1).sum() > LONGEST:
+        notes.count(f"{name.replace('_', ' ')} left out, over {LONGEST / 1000:g} km (write metres)")
     else:
         return points
     return np.zeros((0, 3), np.float32)
