@@ -98,7 +98,10 @@ def test_lights_without_dimensions_and_with_a_state(tmp_path):
         {"traffic_light": {**light, "state": None}},
         {"traffic_light": {**light, "center": None, "state": None}},
     ]
+    sign = {**light, "dimensions": None, "state": "bent"}  # a column without any dimensions
+    rows["traffic_sign"] = [{"traffic_sign": sign}]
     scene = load_scene(write_tables(tmp_path, rows))
+    np.testing.assert_allclose(scene.traffic_signs[0].size, (0.8, 0.3, 0.8), atol=1e-6)
     assert len(scene.traffic_lights) == 2
     first, second = scene.traffic_lights
     assert first.states == ("red",) * scene.frames

@@ -66,7 +66,7 @@ def _lane_lines(table: Columns | None, notes: Notes) -> tuple[LaneLine, ...]:
 
 
 def _boxes(table: Columns | None, name: str, frames: int, notes: Notes):
-    """Lights or signs; the optional column `state` gives a light one state for all frames."""
+    """Lights or signs; the optional member `state` gives a light one state for all frames."""
     if table is None or not len(table):
         return ()
     centers = table.vectors(f"{name}.center")
@@ -79,7 +79,8 @@ def _boxes(table: Columns | None, name: str, frames: int, notes: Notes):
     unsized = np.array([not is_usable(size) for size in sizes])
     notes.count(f"{what}s of default size, no dimensions", int((unsized & usable).sum()))
     sizes[unsized] = DEFAULT_SIZES[name]
-    states = table.words(f"{name}.state") if table.has(f"{name}.state") else [None] * len(table)
+    stated = name == "traffic_light" and table.has("traffic_light.state")
+    states = table.words("traffic_light.state") if stated else [None] * len(table)
     boxes = []
     for i in np.flatnonzero(usable):
         quaternion = object_to_rdf(Rotation.from_quat(turns[i]))

@@ -82,6 +82,8 @@ class Columns:
             raise ValueError(self._missing(name, self.table.column_names))
         column = self.table[first].combine_chunks()
         for member in rest:
+            if pa.types.is_null(column.type):
+                break  # of a struct without a single filled cell only the name is left
             known = [f.name for f in column.type] if pa.types.is_struct(column.type) else []
             if member not in known:
                 raise ValueError(self._missing(name, known))
