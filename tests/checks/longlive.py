@@ -1,6 +1,7 @@
 """Checks of longlive's golden cases: networks, tables and files."""
 
 import contextlib
+import functools
 import json
 import re
 import tempfile
@@ -17,6 +18,8 @@ from jaxvid.wan import dit_files, lora
 from jaxvid.wan.dit import Dit, WanConfig
 from jaxvid.wan.embeddings import sinusoid
 
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+quick_jit = functools.partial(jax.jit, compiler_options=QUICK)  # programs that run once
 LAST = "b t c h w -> b t h w c"
 
 
@@ -52,7 +55,7 @@ def load(case, *files, names=dit_files.GENERATOR):
 
 
 def velocity(config, params, x, timesteps, text):
-    return jax.jit(Dit(config).apply)({"params": params}, latents(x), timesteps, text)[0]
+    return quick_jit(Dit(config).apply)({"params": params}, latents(x), timesteps, text)[0]
 
 
 def check_bidirectional(case):
@@ -128,7 +131,7 @@ def check_lora(case):
         sources = [case.folder / "weights.safetensors", case.folder / "lora.safetensors", settings]
         adapters, info = dit_files.convert_lora(sources)
     scale = build(lora.LoraConfig, info["lora"]).scale
-    unmerged = jax.jit(lora.merge, static_argnums=2)(base, adapters, scale)
+    unmerged = quick_jit(lora.merge, static_argnums=2)(base, adapters, scale)
     for name, params in (("base", base), ("lora", unmerged), ("merged", merged)):
         found = velocity(config, params, io["x"], io["timestep"], io["prompt_embeds"])
         case.close(theirs(found), io[f"flow_{name}"], name)

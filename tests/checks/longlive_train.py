@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
 
-from checks.longlive import latents, load, theirs
+from checks.longlive import latents, load, quick_jit, theirs
 from jaxvid.core import flow
 from jaxvid.core.config import build
 from jaxvid.core.convert import to_theirs
@@ -76,7 +76,7 @@ def check_flow_matching(case):
             found = velocity(params)
             return losses.flow_matching(found, clean, noise, weights), found
 
-        (value, found), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+        (value, found), gradient = quick_jit(jax.value_and_grad(loss, has_aux=True))(params)
         case.close(theirs(found), io[f"{mode}_flow"], mode)
         case.close(value, io[f"{mode}_loss"], mode)
         check_gradients(case, gradient, f"{mode}_grad")
@@ -99,7 +99,7 @@ def check_ode(case, config, params):
         velocity = diffusion_forcing(config, params, x, times, io["prompt_embeds"], block)
         return losses.ode_regression(velocity, x, clean, times, shift)
 
-    (value, found), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    (value, found), gradient = quick_jit(jax.value_and_grad(loss, has_aux=True))(params)
     case.close(theirs(found), io["ode_pred_x0"], "ode_pred_x0")
     case.close(value, io["ode_loss"], "ode_loss")
     check_gradients(case, gradient, "ode_grad")
@@ -194,7 +194,7 @@ def check_dmd(case):
         return losses.dmd_loss(clip, direction), (clip, direction)
 
     for name, leaky in (("detached", False), ("leaky", True)):
-        run = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)
+        run = quick_jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)
         (value, (clip, direction)), gradient = run(params, leaky)
         case.close(theirs(clip), io["pred_video"], "pred_video")
         case.close(theirs(losses.noised(dmd, clip, noise, times)), io["noisy_latent"], "noisy")
@@ -214,7 +214,7 @@ def check_critic(case, dmd, critic, clip, text):
         velocity = score(config, params, text)
         return losses.critic_loss(dmd, velocity, clip, latents(io["critic_noise"]), times)
 
-    value, gradient = jax.jit(jax.value_and_grad(loss))(params)
+    value, gradient = quick_jit(jax.value_and_grad(loss))(params)
     case.close(value, io["critic_loss"], "critic_loss")
     check_gradients(case, gradient, "critic_grad")
 
@@ -243,7 +243,7 @@ def check_streaming(case):
             text = texts[1]
             state = rollout.switch(network, config, params, state, text, facts["start"])
         before, before_state = previous, state
-        state, new = jax.jit(chunk, static_argnums=3)(params, state, text, i)
+        state, new = quick_jit(chunk, static_argnums=3)(params, state, text, i)
         clip, mask = self_forcing.loss_clip(before, new, train["chunk"])
         case.close(theirs(clip), io[f"chunk{i}_loss_chunk"], f"chunk {i}")
         np.testing.assert_array_equal(mask, io[f"chunk{i}_gradient_mask"])
@@ -263,7 +263,7 @@ def check_streaming(case):
         noise = latents(io["dmd_noise"])
         return losses.dmd_loss(clip, losses.dmd_direction(dmd, *scores, clip, noise, times), mask)
 
-    value, gradient = jax.jit(jax.value_and_grad(loss))(params)
+    value, gradient = quick_jit(jax.value_and_grad(loss))(params)
     case.close(value, io["dmd_loss"], "dmd_loss")
     check_gradients(case, gradient, "gen_grad_detached")
 
