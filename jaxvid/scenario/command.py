@@ -130,6 +130,7 @@ def by_cost(scene: Scene) -> list[str]:
 
 
 def _settings(flags: argparse.Namespace) -> render.RenderSettings:
+    """Raises ValueError for every flag that is wrong whatever the scene holds."""
     size = re.fullmatch(r"(\d+)x(\d+)", flags.resolution)
     if not size:
         raise ValueError(f"--resolution={flags.resolution}: write WIDTHxHEIGHT, e.g. 1280x720")

@@ -12,6 +12,7 @@ import signal
 import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from jaxvid.scenario.draw import Renderer
 from jaxvid.scenario.render import Job, render_camera, write_json
@@ -24,7 +25,7 @@ class Event:
     """One step of a camera: a frame is drawn, the video is done, or an error ended it."""
 
     camera: str
-    kind: str  # frame, done, failed
+    kind: Literal["frame", "done", "failed"]
     content: dict | str | None = None  # the record, or the error in one line
 
 
