@@ -32,7 +32,7 @@ MEAN = (-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
 STD = (2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
        3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160)  # fmt: skip
 RULES = ((r".*", P()),)  # replicated: a quarter of a gigabyte in bfloat16
-SPLIT = ("data", None, None, "seq")  # of videos, latents and caches: batch and width
+SPLIT = (("data", "view"), None, None, ("seq", "tensor"))  # of activations: batch and width
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,7 +224,13 @@ def encode_next(config: VaeConfig, params, video, past=None):
     Raises:
       ValueError: another number of frames.
     """
-    config.latent_frames(video.shape[1] + (past is not None))
+    if past is None:
+        config.latent_frames(video.shape[1])
+    elif video.shape[1] % config.time_stride:
+        raise ValueError(
+            f"{video.shape[1]} frames do not fit the VAE after the first piece of a video: use "
+            f"multiples of {config.time_stride}"
+        )
     moments, past = Encoder(config).apply({"params": params["encoder"]}, video, past)
     mean, scale = constants(config)
     latents = (moments[..., : config.latent_channels].astype(mean.dtype) - mean) * scale

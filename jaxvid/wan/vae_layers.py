@@ -147,7 +147,8 @@ class FrameAttention(nn.Module):
     """Attention among the pixels of each frame, one head as wide as the channels.
 
     No fused kernel takes heads of this width, and frames are whole here: it does not go through
-    `core.attention`, and the partitioner gathers keys and values where frames are split.
+    `core.attention`, and the partitioner gathers keys and values where frames are split. Pixels
+    go column by column, so that frames split along the width stay split.
     """
 
     dtype: str
@@ -157,9 +158,9 @@ class FrameAttention(nn.Module):
         """x: (b, t, h, w, c)"""
         b, _, h, _, c = x.shape
         qkv = nn.Dense(3 * c, dtype=self.dtype, name="qkv")(RMSNorm(name="norm")(x))
-        pixels = rearrange(qkv, "b t h w (s c) -> s (b t) (h w) 1 c", s=3)
+        pixels = rearrange(qkv, "b t h w (s c) -> s (b t) (w h) 1 c", s=3)
         y = jax.nn.dot_product_attention(*pixels, implementation="xla")
-        y = rearrange(y, "(b t) (h w) 1 c -> b t h w c", b=b, h=h)
+        y = rearrange(y, "(b t) (w h) 1 c -> b t h w c", b=b, h=h)
         return x + nn.Dense(c, dtype=self.dtype, name="proj")(y)
 
 
