@@ -17,6 +17,7 @@ import pytest
 from jaxvid.core import program
 from jaxvid.core.video import probe, read_video, write_video
 from jaxvid.scenario import command, multiview, render, workers
+from jaxvid.scenario.draw import Renderer
 from jaxvid.scenario.load import load_scene
 from jaxvid.scenario.scene import CAMERAS
 from jaxvid.scenario.synthetic import synthetic_scene
@@ -76,10 +77,45 @@ def test_finished_cameras_are_kept_and_others_made(folder, tmp_path, capsys):
     first = tmp_path / "ftheta_camera_rear_tele_30fov" / "drive.mp4"
     first.write_bytes(first.read_bytes()[:2000])
     assert "1 already done" in run()
-    (tmp_path / "ftheta_camera_front_wide_120fov" / "drive.json").unlink()
+    record = tmp_path / "ftheta_camera_front_wide_120fov" / "drive.json"
+    record.unlink()
+    assert "1 already done" in run()
+    record.write_text("[]")
     assert "1 already done" in run()
     assert "0 already done" in run("--overwrite")
     assert videos(tmp_path) == before
+
+
+def test_a_kill_between_video_and_record_leaves_no_wrong_record(folder, tmp_path, monkeypatch):
+    argv = arguments(folder, tmp_path, "--frames=0:2", f"--cameras={NAMES[0]}")
+    assert command.main(argv) == 0
+    scene = load_scene(folder, camera_names=NAMES[0])
+    settings = render.RenderSettings("upstream", 54, 96, 0, 2)
+    other = render.Job(scene, settings, tmp_path, render.source_hash(folder, scene.id))
+    renderer = Renderer(scene, "upstream", 54, 96)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(render, "write_json", killed)
+    with pytest.raises(KeyboardInterrupt):
+        render.render_camera(other, renderer, NAMES[0], lambda: None)
+    former = render.Job(scene, render.RenderSettings("documented", 54, 96, 0, 2), tmp_path, "")
+    assert other.video(NAMES[0]).is_file() and not former.record(NAMES[0]).exists()
+
+
+def test_footage_among_the_files_of_a_scene_does_not_count(folder):
+    before = render.source_hash(folder, "drive")
+    footage = folder / "drive.camera_front_wide_120fov.mp4"
+    footage.write_bytes(b"video")
+    assert render.source_hash(folder, "drive") == before
+    footage.unlink()
+
+
+def test_equal_frames_written_otherwise_are_kept(folder, tmp_path, capsys):
+    for frames in ("10:", "10:12"):
+        assert command.main(arguments(folder, tmp_path, f"--frames={frames}")) == 0
+    assert "2 already done" in capsys.readouterr().out
 
 
 def test_the_number_of_workers_changes_nothing(folder, tmp_path):
@@ -233,6 +269,13 @@ def test_check_tells_what_a_scene_holds(folder, capsys, tmp_path):
         assert line in lines.splitlines()
 
 
+def test_check_names_the_cameras_not_asked_for(folder, capsys):
+    assert command.main([f"--input={folder}", "--check", f"--cameras={PAIR}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    others = [f"  {name}: there, not asked for" for name in CAMERAS if name not in NAMES]
+    assert sum(line in others for line in lines) == 5
+
+
 def test_overlays_keep_the_footage_where_the_control_is_black(folder, tmp_path):
     footage = tmp_path / "footage" / NAMES[0]
     footage.mkdir(parents=True)
@@ -278,6 +321,7 @@ def test_damaged_or_short_footage_is_told(folder, tmp_path, capsys):
         (["--look=nice"], "use documented or upstream"),
         (["--workers=0"], "give 1 or more"),
         (["--fps=0"], "0 fps"),
+        (["--fps=1e-300"], "from 0.01 to 1000"),
         (["--fps=x"], "invalid float value"),
         (["--alpha=2"], "outside"),
         (["--overlay=/nowhere"], "is not a folder"),

@@ -23,6 +23,7 @@ from jaxvid.core.video import VideoWriter, probe
 from jaxvid.scenario.draw import Renderer
 from jaxvid.scenario.palette import Look, check_look
 from jaxvid.scenario.scene import Scene
+from jaxvid.scenario.tables import FRONT
 
 SMALLEST, LARGEST = 16, 8192  # pixels of a side
 VERSION = 1  # of the drawing; a new number makes finished videos again
@@ -77,15 +78,16 @@ class Job:
     def fingerprint(self, camera: str) -> str:
         """Changes when the video would."""
         frames = self.settings.frames_of(self.scene)
-        parts = (VERSION, self.source, camera, self.scene.fps, frames, self.settings)
+        size = self.settings.look, self.settings.height, self.settings.width
+        parts = (VERSION, self.source, camera, self.scene.fps, frames, size)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
     def is_done(self, camera: str) -> bool:
         """Whether the video is there, whole, and as these settings make it."""
         try:
-            record = json.loads(self.record(camera).read_bytes())
+            record = dict(json.loads(self.record(camera).read_bytes()))
             whole = probe(self.video(camera)).frames == len(self.settings.frames_of(self.scene))
-        except (OSError, ValueError):
+        except (OSError, ValueError, TypeError):
             return False
         return whole and record.get("fingerprint") == self.fingerprint(camera)
 
@@ -94,7 +96,7 @@ def source_hash(folder: str | os.PathLike, clip: str) -> str:
     """Hash of the input files of a clip, by name; videos that lie among them do not count."""
     folder = Path(folder).expanduser()
     names = [path for path in folder.iterdir() if path.name.startswith(f"{clip}.")]
-    files = [p for p in names if p.suffix == ".parquet" or p.name.startswith(f"{clip}.camera")]
+    files = [p for p in names if p.suffix == ".parquet" or p.name == f"{clip}.{FRONT}.json"]
     files += [path / f"{clip}.tar" for path in folder.iterdir()]
     found = sorted(path for path in files if path.is_file())
     parts = [(str(path.relative_to(folder)), sha256(path)) for path in found]
@@ -121,6 +123,7 @@ def render_camera(job: Job, renderer: Renderer, camera: str, progress: Callable[
             progress()
     target = job.video(camera)
     target.parent.mkdir(parents=True, exist_ok=True)
+    job.record(camera).unlink(missing_ok=True)  # it tells of the former video
     os.replace(unfinished, target)
     record = {
         "status": "done",
