@@ -1,8 +1,10 @@
 """Wrong scenes: every kind of damage is answered by one line, before anything is drawn."""
 
+import io
 import json
 import re
 import shutil
+import tarfile
 
 import numpy as np
 import pytest
@@ -79,6 +81,10 @@ BAD_TABLES = {
     ),
     "milliseconds": (all_times(EGO, lambda t: t // 1000), "look like milliseconds or seconds"),
     "objects in nanoseconds": (all_times(CARS, lambda t: t * 1000), "lie outside the poses'"),
+    "one object in nanoseconds": (
+        lambda rows: rows[CARS][5]["key"].update(timestamp_micros=1000 * START),
+        "1 of 22 objects are over 3600 s away from the poses \\(first: row 5, 17000",
+    ),
     "millimetres": (all_rows(EGO, "location", thousandfold), "moves at 1e\\+04 m/s"),
     "sizes in millimetres": (all_rows(CARS, "size", thousandfold), "objects are 4500 m long"),
     "negative size": (one(CARS, 0, "size", xyz(-1, 1, 1)), "size is negative"),
@@ -96,6 +102,7 @@ BAD_TABLES = {
     "rig of garbage": (bad_rig("{"), "no JSON with rig.sensors"),
     "empty rig": (bad_rig(None), "no JSON with rig.sensors"),
     "other JSON": (bad_rig("[]"), "no JSON with rig.sensors"),
+    "deep JSON": (bad_rig("[" * 100_000), "no JSON with rig.sensors"),
     "no cameras": (bad_rig('{"rig": {"sensors": []}}'), "none of the seven"),
     "pinhole": (
         lambda rows: lens(rows, REAR, **{"polynomial": "1 2"}),
@@ -199,6 +206,9 @@ BAD_SAMPLES = {
     "NaN": ("vehicle_pose", "000001.vehicle_pose.npy", pose(np.nan), "holds NaN"),
     "scaled": ("vehicle_pose", "000001.vehicle_pose.npy", 2 * pose(), "not a rotation"),
     "no number": ("vehicle_pose", "first.vehicle_pose.npy", pose(), "does not start with a frame"),
+    "huge number": (
+        "all_object_info", f"{10**30}.all_object_info.json", {}, "does not start with a frame",
+    ),
     "short lens": (
         "ftheta_intrinsic", f"ftheta_intrinsic.{CAMERA}.npy", np.ones(4), "must be \\(11,\\)",
     ),
@@ -228,6 +238,25 @@ def test_wrong_tars_are_one_line(tmp_path, name):
     content = samples()
     content.setdefault(attribute, {})[field] = value
     refused(words, write_samples(tmp_path, content))
+
+
+def test_deeply_nested_json_is_one_line(tmp_path):
+    folder = write_samples(tmp_path, samples())
+    path = folder / "3d_lanelines" / f"{CLIP}.tar"
+    with tarfile.open(path, "w") as tar:
+        data = b"[" * 100_000
+        member = tarfile.TarInfo(f"{CLIP}.lanelines.json")
+        member.size = len(data)
+        tar.addfile(member, io.BytesIO(data))
+    refused("lanelines.json is no JSON", folder)
+
+
+def test_a_camera_whose_name_leads_elsewhere(tmp_path):
+    rows = tables()
+    calibration = rows["calibration_estimate"][0]["calibration_estimate"]
+    calibration["rig_json"] = calibration["rig_json"].replace(REAR, "camera/../../up")
+    folder = write_tables(tmp_path, rows)
+    refused("cannot name a folder", folder, camera_names="camera/../../up")
 
 
 def test_tars_without_poses(tmp_path):

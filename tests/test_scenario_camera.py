@@ -125,7 +125,8 @@ def test_a_size_cut_short_by_upstream_is_whole_here():
         ({"center": (np.inf, 500)}, "centre"),
         ({"center": (90_000, 500)}, "within 180 degrees"),
         ({"size": (0, 1080)}, "too small"),
-        ({"linear": ((0, 0), (0, 1))}, "cannot be undone"),
+        ({"linear": ((0, 0), (0, 1))}, "make no image"),
+        ({"linear": ((1e20, 0), (0, 1))}, "make no image"),
     ],
 )
 def test_numbers_that_make_no_camera_are_one_line(changes, words):

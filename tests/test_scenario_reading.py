@@ -67,7 +67,7 @@ def test_warnings_count_what_is_odd_but_loads(tmp_path):
     rows["obstacle"] += [observation("dog", t, 10, "animal") for t in times]
     rows["crosswalk"] += [{"crosswalk": {"location": [xyz(1, 2, 3)] * 2}}]
     rows["crosswalk"] += [{"crosswalk": {"location": [xyz(1, 2, np.nan)] * 3}}]
-    rows["crosswalk"] += [{"crosswalk": {"location": [xyz(x, 2, 0) for x in (0, 15_000, 0)]}}]
+    rows["crosswalk"] += [{"crosswalk": {"location": [xyz(x, 2, 0) for x in (0, 1_500, 0)]}}]
     scene = load_scene(write_tables(tmp_path, rows))
     assert [t.kind for t in scene.tracks] == ["Car", "Car", "Other"]
     assert len(scene.crosswalks) == 1
@@ -80,7 +80,7 @@ def test_warnings_count_what_is_odd_but_loads(tmp_path):
         "lane lines of unknown colour or style: 1 (WHITE DASHED)",
         "crosswalks left out, fewer than 3 points: 1",
         "crosswalks left out, NaN or huge coordinates: 1",
-        "crosswalks left out, over 20 km (write metres): 1",
+        "crosswalks left out, over 2 km (write metres): 1",
     ):
         assert any(found.startswith(warning) for found in scene.warnings), (warning, scene.warnings)
 
@@ -147,12 +147,17 @@ def test_which_clip_is_meant(tmp_path):
     write_tables(folder, tables(), "c")
     refused("holds 2 clips; choose one of: a, c", folder)
     refused("has no clip x; there is: a, c", folder, clip_id="x")
+    (folder / "._a.calibration_estimate.parquet").write_bytes(b"as macOS leaves them")
+    (folder / "._a.egomotion_estimate.parquet").write_bytes(b"as macOS leaves them")
+    refused("there is: a, c", folder, clip_id="x")
     assert load_scene(folder, "c").id == "c"
     write_tables(folder, tables(), "b")
     assert load_scene(folder).id == "b"  # named as the folder
     content = samples()
     write_samples(write_samples(tmp_path / "tars", content, "a"), content, "b")
     refused("holds 2 clips; choose one of: a, b", tmp_path / "tars")
+    (tmp_path / "tars" / "pose" / "._a.tar").write_bytes(b"as macOS leaves them")
+    refused("holds 2 clips", tmp_path / "tars")
     assert load_scene(tmp_path / "tars", "b").id == "b"
 
 
@@ -233,3 +238,13 @@ def test_boxes_from_corners():
     np.testing.assert_allclose(rotation, np.diag((-1, -1, 1)), atol=1e-7)
     assert cuboid(corners[:7]) is None
     assert cuboid(corners * (1, 1, 0)) is None
+
+
+def test_styles_that_are_no_words_are_counted(tmp_path):
+    content = samples()
+    shape = content["3d_lanelines"]["lanelines.json"]["labels"][0]["labelData"]["shape3d"]
+    listed = {"enumsList": {"enumsList": [{}]}}
+    shape["attributes"] = [{"name": "colors", **listed}, {"name": "styles", **listed}]
+    scene = load_scene(write_samples(tmp_path, content))
+    assert [line.style for line in scene.lane_lines] == ["UNKNOWN UNKNOWN"]
+    assert "lane lines of unknown colour or style: 1 ({} {})" in scene.warnings

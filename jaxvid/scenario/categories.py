@@ -39,10 +39,10 @@ def kind_of(category: str | None, notes: Notes, capitalised: bool = False) -> Ki
 
 def line_style(colors: Iterable | None, styles: Iterable | None, notes: Notes) -> str:
     """The most frequent "COLOR STYLE" over the points of a lane line; the first seen wins ties."""
-    pairs = Counter(zip(colors or (), styles or (), strict=False))
+    pairs = Counter(zip(map(str, colors or ()), map(str, styles or ()), strict=False))
     if not pairs:
         return DEFAULT_LINE
-    color, style = (str(word).upper() for word in pairs.most_common(1)[0][0])
+    color, style = (word.upper() for word in pairs.most_common(1)[0][0])
     if color not in LINE_COLORS or style not in LINE_STYLES:
         notes.count("lane lines of unknown colour or style", name=f"{color} {style}")
     color = color if color in LINE_COLORS else "UNKNOWN"

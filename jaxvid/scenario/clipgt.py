@@ -31,7 +31,7 @@ FPS = 30.0
 
 def is_clipgt(folder: Path) -> bool:
     """Whether any required table is there."""
-    return any(list(folder.glob(f"*.{table}.parquet")) for table in REQUIRED)
+    return any(_clips_with(folder, table) for table in REQUIRED)
 
 
 def read_clipgt(folder: Path, clip_id=None, camera_names=None, fps: float | None = None) -> Scene:
@@ -98,7 +98,8 @@ def find_clip(folder: Path, clip_id: str | None = None) -> str:
 
 def _clips_with(folder: Path, table: str) -> list[str]:
     suffix = f".{table}.parquet"
-    return sorted(path.name.removesuffix(suffix) for path in folder.glob(f"*{suffix}"))
+    names = (path.name for path in folder.glob(f"[!.]*{suffix}"))  # macOS leaves ._CLIP
+    return sorted(name.removesuffix(suffix) for name in names)
 
 
 def read_poses(path: Path, notes: Notes):
@@ -148,7 +149,7 @@ def _read_sidecar(path: Path, notes: Notes) -> np.ndarray | None:
         times = [entry["timestamp"] for entry in json.loads(path.read_bytes())]
         if times and all(type(time) is int for time in times):
             return np.array(times, np.int64)
-    except (ValueError, TypeError, KeyError, OverflowError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         pass
     notes.count("unreadable file of frame times, frames are evenly spaced", name=path.name)
     return None

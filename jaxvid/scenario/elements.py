@@ -5,7 +5,8 @@ import numpy as np
 from jaxvid.scenario.notes import Notes
 from jaxvid.scenario.plausible import is_usable
 
-LONGEST = 20_000.0  # metres of one line or outline; it becomes a point every 5 cm
+LONGEST = 20_000.0  # metres of one line; it becomes a point every 5 cm
+WIDEST = 2_000.0  # metres of an outline, whose filling takes time with its square
 LEAST = {"poles": 1, "crosswalks": 3, "road_markings": 3}  # points; 2 for all other elements
 STATES = ("red", "yellow", "green", "unknown", "off")
 
@@ -25,12 +26,13 @@ def keep_points(points, name: str, notes: Notes) -> np.ndarray:
     with np.errstate(over="ignore"):
         points = np.asarray(points, np.float32).reshape(-1, 3)
     least = LEAST.get(name, 2)
+    longest = WIDEST if least > 2 else LONGEST
     if not is_usable(points):
         notes.count(f"{name.replace('_', ' ')} left out, NaN or huge coordinates")
     elif len(points) < least:
         notes.count(f"{name.replace('_', ' ')} left out, fewer than {least} points")
-    elif np.linalg.norm(np.diff(points, axis=0), axis=1).sum() > LONGEST:
-        notes.count(f"{name.replace('_', ' ')} left out, over {LONGEST / 1000:g} km (write metres)")
+    elif np.linalg.norm(np.diff(points, axis=0), axis=1).sum() > longest:
+        notes.count(f"{name.replace('_', ' ')} left out, over {longest / 1000:g} km (write metres)")
     else:
         return points
     return np.zeros((0, 3), np.float32)

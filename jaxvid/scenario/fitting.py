@@ -4,6 +4,7 @@ import numpy as np
 
 SAMPLES = 500
 LARGEST = 1e6  # pixels
+STEEPEST = 100.0  # of the linear terms
 ANGLES = 2000  # steps of the search for the largest usable angle, over 180 degrees
 
 
@@ -62,8 +63,8 @@ def check_model(center, size, coefficients, linear) -> None:
         raise ValueError(f"the centre {center} is in no image; give pixels")
     if not coefficients[1:].any():
         raise ValueError("all coefficients of the polynomial are zero; give those of a lens")
-    if abs(np.linalg.det(linear)) < 1e-6:
-        raise ValueError(f"the linear terms {linear.ravel()} cannot be undone; use 1, 0, 0")
+    if abs(np.linalg.det(linear)) < 1e-6 or np.abs(linear).max() > STEEPEST:
+        raise ValueError(f"the linear terms {linear.ravel()} make no image; use 1, 0, 0")
 
 
 def fit(x, y) -> np.ndarray:

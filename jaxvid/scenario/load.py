@@ -30,8 +30,8 @@ def load_scene(
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder; give the one that holds the scene's files")
-    if fps is not None and not 0 < fps <= 1000:
-        raise ValueError(f"{fps:g} fps; give a number above 0 and up to 1000")
+    if fps is not None and not 0.01 <= fps <= 1000:
+        raise ValueError(f"{fps:g} fps; give a number from 0.01 to 1000")
     read = read_rdshq if is_rdshq(folder) else read_clipgt if is_clipgt(folder) else None
     if read is None:
         raise ValueError(

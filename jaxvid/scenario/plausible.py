@@ -20,7 +20,8 @@ def check_pose_times(times, where: str) -> None:
     if len(times) < 2:
         raise ValueError(f"{where}: {len(times)} poses; at least 2 are needed")
     check_increasing(times, where)
-    step, length = float(np.median(np.diff(times))) / 1e6, float(times[-1] - times[0]) / 1e6
+    first, last = float(times[0]), float(times[-1])
+    step, length = float(np.median(np.diff(times))) / 1e6, (last - first) / 1e6
     if step > SLOWEST or length > LONGEST or times[-1] > LATEST:
         wrong, unit = f"{step:.4g} s apart over {length:.4g} s", "nanoseconds"
     elif step < FASTEST or length < 0.05:
@@ -111,11 +112,18 @@ def check_mounting(position, where: str) -> None:
 
 
 def check_overlap(times, reference, slack_us: int, where: str, what: str) -> None:
-    """times: (n,) must touch the range of reference: (m,), both microseconds."""
+    """times: (n,) must touch the range of reference: (m,), both microseconds, and stay near."""
     if times.max() < reference[0] - slack_us or times.min() > reference[-1] + slack_us:
         raise ValueError(
             f"{where}: {what} from {times.min()} to {times.max()} us lie outside the poses' "
             f"{reference[0]} to {reference[-1]}; use microseconds of one clock for both"
+        )
+    middle, reach = (float(reference[-1]) + x * float(reference[0]) for x in (1, -1))
+    stray = np.flatnonzero(np.abs(times - middle / 2) > reach / 2 + LONGEST * 1e6)
+    if len(stray):
+        raise ValueError(
+            f"{where}: {len(stray)} of {len(times)} {what} are over {LONGEST:g} s away from the "
+            f"poses (first: row {stray[0]}, {times[stray[0]]} us); remove or repair them"
         )
 
 

@@ -74,7 +74,7 @@ def find_clip(folder: Path, clip_id: str | None = None) -> str:
     """The clip named, or the only one; raises ValueError if there is none or a choice."""
     clips: list[str] = []
     for part in POSES:
-        clips = clips or sorted(path.stem for path in (folder / part).glob("*.tar"))
+        clips = clips or sorted(path.stem for path in (folder / part).glob("[!.]*.tar"))
     if not clips:
         raise ValueError(f"{folder} has no tar files in pose/ or vehicle_pose/")
     if clip_id is not None and clip_id not in clips:

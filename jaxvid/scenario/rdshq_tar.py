@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 BLOCK = 512
+DIGITS = 9  # of a frame number
 FPS = 30.0  # of the format
 NPY_ERRORS = (  # of np.load for damaged files, whose header it parses as Python
     *(ValueError, OSError, EOFError, TypeError, AttributeError, SyntaxError, MemoryError),
@@ -55,7 +56,7 @@ class Sample:
         """An object; raises ValueError for damaged files and other values."""
         try:
             content = json.loads(self.fields[field])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{self.path}: {field} is no JSON: {error}") from error
         if not isinstance(content, dict):
             raise ValueError(f"{self.path}: {field} must hold an object, not a list or a number")
@@ -67,9 +68,11 @@ class Sample:
         Raises ValueError for a name without a frame number.
         """
         found = sorted(f for f in self.fields if f.partition(".")[2] == ending)
-        if bad := [f for f in found if not f.partition(".")[0].isdecimal()]:
-            raise ValueError(f"{self.path}: {bad[0]} does not start with a frame number")
-        return {int(f.partition(".")[0]): f for f in found}
+        numbers = [f.partition(".")[0] for f in found]
+        for field, number in zip(found, numbers, strict=True):
+            if not number.isdecimal() or len(number) > DIGITS:
+                raise ValueError(f"{self.path}: {field} does not start with a frame number")
+        return {int(number): field for field, number in zip(found, numbers, strict=True)}
 
 
 def frame_time(number: int) -> int:

@@ -23,7 +23,7 @@ def read_rig(text: str | None, where: str) -> dict[str, dict]:
     try:
         sensors = json.loads(text or "")["rig"]["sensors"]
         named = {str(sensor["name"]): sensor for sensor in sensors if "name" in sensor}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = str(error) or type(error).__name__
         raise ValueError(f"{where}: rig_json is no JSON with rig.sensors ({reason})") from error
     return {underscored(name): s for name, s in named.items() if _is_camera(name, s)}

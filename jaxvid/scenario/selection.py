@@ -38,6 +38,8 @@ def choose_cameras(wanted: Iterable[str] | None, present: Iterable[str], where: 
         name = name if name in present else RENAMED.get(name, name)
         if name not in present:
             raise ValueError(f"no camera {word} in {where}; there is: {_those(present)}")
+        if "/" in name:
+            raise ValueError(f"{where}: the camera {name} cannot name a folder; use no slashes")
         chosen[name] = None
     if not chosen:
         raise ValueError(f"no cameras named; {where} has: {_those(present)}")
