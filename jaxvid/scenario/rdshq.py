@@ -3,6 +3,7 @@
 `{folder}/{attribute}/{clip}.tar`; the world is forward-left-up and stays so; 30 frames per second.
 """
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -89,8 +90,8 @@ def _read_rig(opened, folder: Path, clip: str, wanted, notes: Notes):
     poses = opened("pose", optional=False)
     if poses is None:
         raise ValueError(f"{folder} lacks pose/{clip}.tar, the poses of the cameras")
-    endings = {f.split(".", 1)[1] for f in poses.fields if f.count(".") >= 3}
-    files = {underscored(e[5:-4]): e for e in sorted(endings) if e[:5] + e[-4:] == "pose..npy"}
+    found = (re.fullmatch(r"[^.]*\.(pose\.(.+)\.npy)", field) for field in sorted(poses.fields))
+    files = {underscored(match[2]): match[1] for match in found if match}
     names = current_names(files)
     chosen = choose_cameras(wanted, names, str(poses.path), notes)
     entries = {name: poses.frames(files[names[name]]) for name in chosen}
