@@ -93,7 +93,22 @@ def test_recorded_frame_times_are_used(tmp_path):
         ("elements", ("crosswalk", [LINE[:2]]), "give 3 or more"),
         ("elements", ("trees", [LINE]), "no table of lines or areas; use road_boundary"),
         ("elements", ("pole", [LINE[:, :2]]), r"shape \(n, 3\), not \(3, 2\)"),
+        ("elements", ("pole", [[[1, 2], [1, 2, 3]]]), r"element 0 must be \(n, 3\) numbers"),
+        ("elements", ("pole", [[["a", "b", "c"]]]), r"must be \(n, 3\) numbers: could not"),
         ("boxes", ("traffic_sign", LINE, LINE, STILL), "3 centers, 3 sizes, 1 rotations"),
+        ("boxes", ("traffic_sign", LINE[:1], -LINE[1:2], STILL), "size is negative"),
+        ("boxes", ("light", LINE[:1], LINE[:1], STILL), "use traffic_light or traffic_sign"),
+        ("frame_times", (np.zeros(0, int),), "there are none; leave the file out"),
+        (
+            "egomotion",
+            (np.zeros(0, int), np.zeros((0, 3)), np.zeros((0, 4))),
+            "0 poses; at least 2",
+        ),
+        (
+            "obstacles",
+            ([], [], np.zeros(0, int), np.zeros((0, 3)), np.zeros((0, 3)), np.zeros((0, 4))),
+            "there are none; leave the table out",
+        ),
     ],
 )
 def test_wrong_arrays_are_refused_in_one_line(tmp_path, table, arguments, message):
@@ -105,6 +120,9 @@ def test_wrong_arrays_are_refused_in_one_line(tmp_path, table, arguments, messag
 def test_a_clip_id_has_to_be_a_file_name(tmp_path):
     with pytest.raises(ValueError, match="neither dots nor slashes"):
         calibration.write_calibration(tmp_path, "a/b", [lens()])
+    with pytest.raises(ValueError, match="neither dots nor slashes"):
+        tables.write_frame_times(tmp_path, "../b", [0, 1])
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -116,11 +134,23 @@ def test_a_clip_id_has_to_be_a_file_name(tmp_path):
         ({"position": (1500, 0, 1400)}, "write metres"),
         ({"angles": (0, np.nan, 0)}, "give degrees"),
         ({"width": 0}, "too small"),
+        ({"center": (320,)}, "give 2 numbers"),
+        ({"position": (0, 1.4)}, "give 3 numbers"),
+        ({"angles": (0, 0)}, "give 3 numbers"),
+        ({"name": "camera/../../x"}, "neither slashes nor commas"),
     ],
 )
 def test_wrong_calibrations_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         lens(**changes)
+
+
+def test_calibrations_of_numpy_numbers_are_written(tmp_path):
+    write_drive(tmp_path)
+    arrays = {"position": np.array([1, 0, 2]), "angles": np.array([0, 0, 5], np.float32)}
+    calibration.write_calibration(tmp_path, "log", [lens(width=np.int64(640), **arrays)])
+    tables.write_lane_lines(tmp_path, "log", [LINE], ["WHITE"], ["SOLID_SINGLE"])
+    assert load_scene(tmp_path).cameras[CAMERAS[0]].model.width == 640
 
 
 def test_two_cameras_of_one_name_are_refused(tmp_path):

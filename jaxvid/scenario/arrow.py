@@ -24,8 +24,7 @@ def write_table(folder, clip: str, table: str, payload: pa.StructArray, **key: p
     payload: n rows; key: (n,) members of the column of that name, besides the clip id.
     Raises ValueError for a clip id that makes no file name.
     """
-    if not clip or "/" in clip or "." in clip:
-        raise ValueError(f"the clip id {clip!r} becomes a file name: use neither dots nor slashes")
+    check_clip(clip)
     ids = pa.array([clip] * len(payload), pa.string())
     version = pa.array([VERSION] * len(payload), pa.uint64())
     whole = pa.table({"key": struct(clip_id=ids, **key), table: payload, "version": version})
@@ -62,6 +61,11 @@ def lists(values, counts: Sequence[int]) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(np.cumsum([0, *counts]), pa.int32()), values)
 
 
+def check_clip(clip: str) -> None:
+    if not clip or "/" in clip or "." in clip:
+        raise ValueError(f"the clip id {clip!r} becomes a file name: use neither dots nor slashes")
+
+
 def check_times(timestamps, where: str) -> np.ndarray:
     """(n,) int64 of integer microseconds. This and the checks below raise ValueError."""
     times = np.asarray(timestamps)
@@ -73,7 +77,10 @@ def check_times(timestamps, where: str) -> np.ndarray:
 
 def check_rows(values, width: int, where: str, what: str) -> np.ndarray:
     """(n, width) float64 of finite numbers."""
-    rows = np.asarray(values, np.float64)
+    try:
+        rows = np.asarray(values, np.float64)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{where}: {what} must be (n, {width}) numbers: {error}") from error
     if rows.ndim != 2 or rows.shape[1] != width:
         raise ValueError(f"{where}: {what} must have the shape (n, {width}), not {rows.shape}")
     plausible.check_finite(rows, where, what)

@@ -50,6 +50,11 @@ class CameraCalibration:
                 f"{where}: direction={self.direction!r} is unknown; use pixeldistance-to-angle or "
                 "angle-to-pixeldistance"
             )
+        if "/" in self.name or "," in self.name:
+            raise ValueError(f"{where}: the name becomes a folder; use neither slashes nor commas")
+        for name, size in {"center": 2, "position": 3, "angles": 3, "linear": 3}.items():
+            if np.shape(getattr(self, name)) != (size,):
+                raise ValueError(f"{where}: {name}={getattr(self, name)}; give {size} numbers")
         if len(self.polynomial) not in (5, 6):
             raise ValueError(f"{where}: {len(self.polynomial)} coefficients; give 5 or 6")
         if not np.isfinite(self.angles).all():
@@ -129,5 +134,5 @@ def _sensor(camera: CameraCalibration) -> dict:
         "polynomial-type": camera.direction,
         **{f"linear-{n}": f"{v:.9g}" for n, v in zip("cde", camera.linear, strict=True)},
     }
-    place = {"t": list(camera.position), "roll-pitch-yaw": list(camera.angles)}
+    place = {"t": [*map(float, camera.position)], "roll-pitch-yaw": [*map(float, camera.angles)]}
     return {"name": camera.name, "properties": properties, "nominalSensor2Rig_FLU": place}

@@ -47,7 +47,7 @@ def check_increasing(times, where: str) -> None:
 
 def check_finite(numbers, where: str, what: str) -> None:
     """numbers: (n, ...), one row per entry."""
-    bad = ~(np.abs(numbers.reshape(len(numbers), -1)) < HUGE).all(axis=1)
+    bad = ~(np.abs(numbers) < HUGE).all(axis=tuple(range(1, numbers.ndim)))
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise ValueError(

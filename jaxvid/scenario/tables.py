@@ -6,8 +6,8 @@ A scene is a folder with one file `{clip}.{table}.parquet` per table. It needs `
 - metres, microseconds of one clock, and a world with x forward, y left, z up. Put its origin near
   the road (the usual choice is the vehicle's first pose): coordinates are kept in float32.
 - a rotation is a unit quaternion (x, y, z, w) that turns body axes (x forward, y left, z up) into
-  the world's: `scipy.spatial.transform.Rotation.from_euler("z", yaw).as_quat()` for an object on a
-  flat road, `.from_matrix(...)` for matrices.
+  the world's: `scipy.spatial.transform.Rotation.from_euler("z", yaw[:, None]).as_quat()` for n
+  objects on a flat road, `.from_matrix(...)` for matrices.
 - the vehicle's origin is the centre of the rear axle, projected to the ground; the positions of
   cameras count from there. A box's centre is its geometric centre, half its height above the road.
 
@@ -58,7 +58,10 @@ def write_frame_times(folder: str | os.PathLike, clip: str, timestamps) -> None:
 
     Without this file frames are spaced evenly from the first pose on.
     """
+    arrow.check_clip(clip)
     times = arrow.check_times(timestamps, f"frame times of {clip}")
+    if not len(times):
+        raise ValueError(f"frame times of {clip}: there are none; leave the file out")
     plausible.check_increasing(times, f"frame times of {clip}")
     with atomic_path(Path(folder) / f"{clip}.{FRONT}.json") as path:
         path.write_text(json.dumps([{"timestamp": int(t)} for t in times]))
@@ -98,8 +101,9 @@ def write_obstacles(
         sizes=sizes,
         rotations=rotations,
     )
-    if len(sizes):
-        plausible.check_sizes(sizes, where)
+    if not len(sizes):
+        raise ValueError(f"{where}: there are none; leave the table out")
+    plausible.check_sizes(sizes, where)
     payload = arrow.struct(
         trackline_id=pa.array(ids, pa.string()),
         center=arrow.xyz(centers),
@@ -194,10 +198,14 @@ def write_boxes(
     The box's x axis is the direction it faces.
     """
     where = f"{table} of {clip}"
+    if table not in ("traffic_light", "traffic_sign"):
+        raise ValueError(f"{where}: this is no table of boxes; use traffic_light or traffic_sign")
     centers = arrow.check_rows(centers, 3, where, "centers")
     sizes = arrow.check_rows(sizes, 3, where, "sizes")
     rotations = arrow.check_rotations(rotations, where)
     arrow.same_length(where, centers=centers, sizes=sizes, rotations=rotations)
+    if len(sizes):
+        plausible.check_sizes(sizes, where)
     payload = arrow.struct(
         center=arrow.xyz(centers),
         dimensions=arrow.xyz(sizes),
