@@ -1,6 +1,9 @@
 """Video files: what goes in comes out, and broken files are named in one line."""
 
+import gc
 import os
+import resource
+import sys
 from pathlib import Path
 
 import av
@@ -223,6 +226,20 @@ def test_an_interrupted_writer_leaves_the_old_file(tmp_path):
         writer.write(gradient(30))
         raise KeyboardInterrupt
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["a.mp4"]
+
+
+def test_a_png_that_the_disk_cannot_hold_is_one_error(tmp_path, monkeypatch):
+    unraisable = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(OSError):
+            video.write_png(tmp_path / "a.png", gradient(1)[0])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    gc.collect()
+    assert not unraisable and not list(tmp_path.iterdir())
 
 
 def test_png(tmp_path):

@@ -325,8 +325,9 @@ def write_video(path: str | os.PathLike, frames: np.ndarray, fps: float, crf: in
 
 def write_png(path: str | os.PathLike, image: np.ndarray):
     """Writes a uint8 (h, w, 3) image, whole or not at all."""
+    data = imageio.v3.imwrite("<bytes>", image, extension=".png")
     with atomic_path(path) as temporary:
-        imageio.v3.imwrite(temporary, image, extension=".png")
+        temporary.write_bytes(data)
 
 
 def to_uint8(frames: np.ndarray) -> np.ndarray:
