@@ -116,11 +116,17 @@ BAD_TABLES = {
         bad_lens(**{"polynomial-type": "pixeldistance-to-angle"}),
         f"{REAR.replace(':', '_')}: .*within 180 degrees",
     ),
+    "flat polynomial": (bad_lens(polynomial="0 1e300 0 0 0 0"), "flat or overflows|of a lens"),
+    "tiny polynomial": (
+        bad_lens(**{"polynomial": "0 1e-300 0 0 0 0", "polynomial-type": ""}),
+        "flat or overflows",
+    ),
     "falling polynomial": (bad_lens(polynomial="0 -3000 0 0 0 0"), "does not rise"),
     "speck": (bad_lens(polynomial=TELE.replace("3675", "3675000000")), "projects nothing"),
 }
 
 
+@pytest.mark.filterwarnings("error")  # would be more lines
 @pytest.mark.parametrize("name", BAD_TABLES)
 def test_wrong_tables_are_one_line(tmp_path, name):
     damage, words = BAD_TABLES[name]

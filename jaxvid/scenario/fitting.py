@@ -69,7 +69,8 @@ def check_model(center, size, coefficients, linear) -> None:
 
 def fit(x, y) -> np.ndarray:
     """(6,) float32 coefficients, the constant 0, of y (n,) as a polynomial of x (n,)."""
-    columns = x[:, None] ** np.arange(1, 6)
+    with np.errstate(over="ignore"):
+        columns = x[:, None] ** np.arange(1, 6)
     scale = np.abs(columns).max(axis=0)
     if not (np.isfinite(columns).all() and scale.all()):
         raise ValueError("the polynomial is flat or overflows; check its coefficients")
