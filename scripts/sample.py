@@ -1,67 +1,71 @@
 """Makes videos: python scripts/sample.py --config=configs/fdm_demo.py
 
-`--plan` says what would be done and what it costs. Flags of FDM's `video_sample.py`, of both
-generations, are accepted as well (README, section "Coming from FDM").
+`--plan` says what would be done and what it costs. Command lines of the original codes are accepted
+as well: flags of FDM's `video_sample.py`, of both generations (README, section "Coming from FDM"),
+and `--upstream_config=FILE.yaml` of LongLive (section "LongLive").
 """
 
 import sys
 
 import jax
+from ml_collections import ConfigDict
 
 from jaxvid.core import distributed
 from jaxvid.core.config import build, parse_arguments
 from jaxvid.core.files import check_writable
 from jaxvid.core.program import main
-from jaxvid.fdm import sample as fdm
 from jaxvid.fdm.flags import sampling_overrides
-from jaxvid.fdm.model import identity
-from jaxvid.fdm.setup import sampling_settings
-from jaxvid.fdm.visualise import picture_settings, visualise
-from jaxvid.metrics.weights import lpips_embedder
+from jaxvid.fdm.mode import FdmMode, draw_schedule
+from jaxvid.longlive.mode import LongLiveMode
+from jaxvid.longlive.upstream import yaml_overrides
 from jaxvid.runs.config import RunConfig
-from jaxvid.runs.fingerprint import Provenance, hash_json
+from jaxvid.runs.mode import Mode
 from jaxvid.runs.plan import print_plan
 from jaxvid.runs.runner import run
 from jaxvid.runs.share import this_share
 from jaxvid.runs.survey import survey
 
+MODES = {"fdm": FdmMode, "longlive": LongLiveMode}
+
 
 def sample(argv: list[str]) -> int:
     """Config, requests, plan, run; returns the runner's exit code."""
-    config, rest = parse_arguments(sampling_overrides(argv))
-    only_plan = "--plan" in rest
+    config, rest = parse_arguments(sampling_overrides(yaml_overrides(argv)))
     if unknown := [word for word in rest if word != "--plan"]:
         raise ValueError(f"unknown argument {unknown[0]}")
     if config.get("sampling", {}).get("visualise"):
-        return draw_schedule(config)
+        print(*draw_schedule(config), sep="\n")
+        return 0
     distributed.start()  # before anything that touches a device, such as reading a .pt file
     distributed.keep_compilations()
-    settings = sampling_settings(config)
-    run_fields = dict(config.get("run", {})) | {"output": str(settings.folder)}
+    return work(open_mode(config), config, only_plan="--plan" in rest)
+
+
+def open_mode(config: ConfigDict) -> Mode:
+    """The mode that the config names, with its settings checked."""
+    name = config.get("mode")
+    if name not in MODES:
+        raise ValueError(f"config.mode={name!r} is not one of {', '.join(MODES)}")
+    return MODES[name](config)
+
+
+def work(mode: Mode, config: ConfigDict, only_plan: bool) -> int:
+    """Prints the plan, then makes what is missing."""
+    run_fields = dict(config.get("run", {})) | {"output": mode.output}
     run_config = build(RunConfig, run_fields, "config.run")
     check_writable(run_config.output, "output")
-    embed = lpips_embedder(settings.sampling.lpips) if settings.needs_lpips else None
-    requests = fdm.requests(settings)
-    provenance = Provenance(hash_json(fdm.result_settings(settings)), identity(settings.checkpoint))
+    requests = mode.requests()
+    provenance, plan = mode.provenance(), mode.plan(requests)
     process = (jax.process_index(), jax.process_count())
-    plan = fdm.plan(settings, requests)
+    share = this_share(run_config.shard, process).select(requests)
     if only_plan:
-        share = this_share(run_config.shard, process).select(requests)
         print_plan(plan, survey(share, run_config, provenance))
         return 0
     print("\n".join(plan.lines()), flush=True)
-    summary = run(lambda: fdm.load(settings, embed), requests, run_config, provenance, process)
+    summary = run(lambda: mode.load(share), requests, run_config, provenance, process)
     if not summary.stopped:
-        fdm.write_model_config(settings)
+        mode.finish()
     return summary.exit_code
-
-
-def draw_schedule(config) -> int:
-    """Pictures of the calls instead of samples (`--just_visualise`)."""
-    settings = picture_settings(config)
-    embed = lpips_embedder(settings.sampling.lpips) if settings.needs_lpips else None
-    print(*visualise(settings, embed), sep="\n")
-    return 0
 
 
 if __name__ == "__main__":

@@ -131,7 +131,7 @@ def build(cls, section: Mapping, name: str = "config"):
     values = {}
     for field, value in dict(section).items():
         if field not in known:
-            raise ValueError(f"{name}.{field} is not a field{_nearest(field, known)}")
+            raise ValueError(f"{name}.{field} is not a field{nearest(field, known)}")
         values[field] = _checked(value, hints[field], f"{name}.{field}")
     required = [
         field.name
@@ -146,11 +146,12 @@ def build(cls, section: Mapping, name: str = "config"):
 
 def _field(section: ConfigDict, field: str, name: str):
     if field not in section:
-        raise ValueError(f"config.{name} is not a field{_nearest(field, list(section))}")
+        raise ValueError(f"config.{name} is not a field{nearest(field, list(section))}")
     return section[field]
 
 
-def _nearest(field: str, known: Sequence[str]) -> str:
+def nearest(field: str, known: Sequence[str]) -> str:
+    """The end of a message about an unknown name: those that look like it, or all."""
     close = difflib.get_close_matches(field, known, n=3)
     return (
         f"; did you mean {' or '.join(close)}?" if close else f"; known: {', '.join(sorted(known))}"

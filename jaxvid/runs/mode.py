@@ -1,0 +1,33 @@
+"""What scripts/sample.py asks of a mode, in the order in which it asks."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from jaxvid.runs.fingerprint import Provenance
+from jaxvid.runs.plan import Plan
+from jaxvid.runs.requests import Generator, Request
+
+
+class Mode(Protocol):
+    """A checked config of one mode. No method but `load` reads parameters.
+
+    Attributes:
+      output: the folder of all outputs, "" if the config names none.
+    """
+
+    output: str
+
+    def requests(self) -> list[Request]:
+        """All requests of the run; what is wrong with one of them stands in its `error`."""
+
+    def provenance(self) -> Provenance:
+        """What all requests share: settings that change outputs, and checkpoints."""
+
+    def plan(self, requests: Sequence[Request]) -> Plan:
+        """What the requests cost."""
+
+    def load(self, requests: Sequence[Request]) -> Generator:
+        """Parameters on the devices, ready to make any of the requests."""
+
+    def finish(self) -> None:
+        """Writes what belongs to the whole folder, after the last request."""
