@@ -12,6 +12,8 @@ from jaxvid.wan.dit import WanConfig, initial_parameters
 CONFIG = WanConfig(
     depth=2, width=16, heads=2, mlp=24, channels=4, text_width=8, text_length=5, frequencies=8
 )
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+quick_jit = functools.partial(jax.jit, compiler_options=QUICK)  # for programs that run once
 SIZE = (4, 4)  # of latents
 ROLLOUT = RolloutConfig(block=2, window=6, sink=1, steps=(1000, 500))
 

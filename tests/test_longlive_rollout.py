@@ -218,7 +218,7 @@ class Counting:
 def test_sampler_knows_no_network():
     """With a constant velocity a step list of one level ends at noise - velocity."""
     network, config = Counting(), dataclasses.replace(ROLLOUT, steps=(1000,))
-    state = rollout.begin(network, 2.0, jnp.zeros(()), (1, *SIZE, 1))
+    state = rollout.begin(network, 2.0, jnp.zeros((1, 1, 1)), (1, *SIZE, 1))
     draw = rollout.keyed_noise(jax.random.split(jax.random.key(0), 1), config, (*SIZE, 1))
     blocks = rollout.generate(network, config, 2.0, state, draw)  # without an end
     for frame in range(0, 20, 2):

@@ -52,7 +52,7 @@ class RolloutConfig:
         flow.few_steps(self.steps, self.shift, self.warp_steps)
 
     def cache_window(self, frames: int) -> Window:
-        """The cache of a video of this many frames.
+        """The cache of a video of this many frames, those that are made only to be cut included.
 
         Raises:
           ValueError: the video is longer than absolute positions reach.
@@ -86,7 +86,7 @@ def begin(network, params, text, shape: Sequence[int], reach: int = 0) -> State:
     """The state before the first frame.
 
     Args:
-      text: (b, m, text_width) embeddings.
+      text: (b or 1, m, text_width) embeddings.
       shape: (b, h, w, c) of one frame of latents.
       reach: frames that a prompt switch can look back to, if more than the window. As long as
         the first frame is among them, a switch renews the sink from the first frames.
@@ -94,12 +94,14 @@ def begin(network, params, text, shape: Sequence[int], reach: int = 0) -> State:
     batch, height, width, channels = shape
     recent = jnp.zeros((batch, max(network.window.frames, reach), height, width, channels))
     cache = network.empty_cache(batch, height, width)
-    return State(cache, _text_keys(network, params, text), recent, jnp.zeros((), jnp.int32))
+    keys = text_keys(network, params, text, batch)
+    return State(cache, keys, recent, jnp.zeros((), jnp.int32))
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _text_keys(network, params, text):
-    return network.text_keys(params, text)
+@functools.partial(jax.jit, static_argnames=("network", "batch"))
+def text_keys(network, params, text, batch: int):
+    """What the network keeps of a prompt; one prompt (1, m, text_width) serves all videos."""
+    return network.text_keys(params, jnp.broadcast_to(text, (batch, *text.shape[1:])))
 
 
 def remember(recent, latents):
@@ -164,7 +166,7 @@ def observe(network, config: RolloutConfig, params, state: State, latents) -> St
 @functools.partial(jax.jit, static_argnums=0, donate_argnames="state")
 def set_text(network, params, state: State, text) -> State:
     """Changes the prompt of what follows; the cache stays as it is."""
-    return state._replace(text=network.text_keys(params, text))
+    return state._replace(text=text_keys(network, params, text, state.recent.shape[0]))
 
 
 def switch(network, config: RolloutConfig, params, state: State, text, frame: int) -> State:
@@ -175,7 +177,7 @@ def switch(network, config: RolloutConfig, params, state: State, text, frame: in
 
     Args:
       state: is used up.
-      text: (b, m, text_width) embeddings.
+      text: (b or 1, m, text_width) embeddings.
       frame: state.frame as a Python integer.
     """
     if frame == 0:
@@ -200,7 +202,7 @@ def switch(network, config: RolloutConfig, params, state: State, text, frame: in
 )
 def _recache(network, config, params, state, text, back, slots, clear: bool) -> State:
     """back: how far before the next frame each frame is that is computed anew."""
-    keys = network.text_keys(params, text)
+    keys = text_keys(network, params, text, state.recent.shape[0])
     cache = jax.tree.map(jnp.zeros_like, state.cache) if clear else state.cache
     back = np.asarray(back)
     latents = state.recent[:, state.recent.shape[1] - back]

@@ -1,7 +1,6 @@
 """Checks of longlive's golden cases: networks, tables and files."""
 
 import contextlib
-import functools
 import json
 import re
 import tempfile
@@ -11,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
+from small_wan import quick_jit
 
 from jaxvid.core import flow, rope
 from jaxvid.core.config import build
@@ -18,8 +18,6 @@ from jaxvid.wan import dit_files, lora
 from jaxvid.wan.dit import Dit, WanConfig
 from jaxvid.wan.embeddings import sinusoid
 
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-quick_jit = functools.partial(jax.jit, compiler_options=QUICK)  # programs that run once
 LAST = "b t c h w -> b t h w c"
 
 
