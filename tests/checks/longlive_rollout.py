@@ -53,20 +53,24 @@ def check_cache(case, prefix, cache, window, end):
 def check_steps(case):
     io, config = case.io, settings(case)
     wan, params = load(case)
-    window = config.cache_window(1)
+    calls = case.config["calls"]
+    window = config.cache_window(max(call["global_end_frames"] for call in calls))
     network = CausalWan(wan, window)
     text = network.text_keys(params, io["prompt_embeds"])
-    cache = network.empty_cache(1, *case.config["inference_config"]["latent_hw"])
-    forward = jax.jit(network.forward)
+    batch = io["prompt_embeds"].shape[0]
+    cache = network.empty_cache(batch, *case.config["inference_config"]["latent_hw"])
+    forward = jax.jit(network.forward, static_argnames="skip")
     end = 0
-    for call in case.config["calls"]:
+    for call in calls:
         name, start = f"call{call['call']}", call["current_start_frame"]
         x, timestep = latents(io[f"{name}_x"]), io[f"{name}_timestep"]
+        again = start + x.shape[1] <= end
+        skip = rollout.protected_frames(config, start, x.shape[1]) if again else 0
         end = max(end, start + x.shape[1])
         assert end == call["global_end_frames"]
-        assert int(window.n_valid(end)) == call["local_end_frames"]
+        assert min(end, window.frames) == call["local_end_frames"]
         frames = start + jnp.arange(x.shape[1])
-        velocity, cache = forward(params, x, timestep, text, cache, frames, end)
+        velocity, cache = forward(params, x, timestep, text, cache, frames, end, skip=skip)
         case.close(theirs(velocity), io[f"{name}_flow"], f"{name}_flow")
         sigma = flow.sigma_at(timestep, config.shift)[..., None, None, None]
         case.close(theirs(flow.clean_of(x, velocity, sigma)), io[f"{name}_x0"], f"{name}_x0")
@@ -74,12 +78,16 @@ def check_steps(case):
         check_cache(case, name, cache, window, end)
 
 
-def check_rollout(case):
-    """Text-to-video, prompt switches and video-conditional generation alike."""
+def run_rollout(case, dtype=jnp.float32):
+    """Text-to-video, prompt switches and video-conditional generation alike.
+
+    Returns all latents (b, t, h, w, c), the last state and the network.
+    """
     io, config = case.io, settings(case)
     wan, params = load(case)
+    params = jax.tree.map(lambda a: jnp.asarray(a, dtype), params)
     frames = case.config["num_output_frames"]
-    network = CausalWan(wan, config.cache_window(frames))
+    network = CausalWan(wan, config.cache_window(frames), dtype)
     given = latents(io["conditioning_latents"]) if "conditioning_latents" in io else None
     first = 0 if given is None else given.shape[1]
     draws = np.concatenate([blocks_of(io["noise"], config.block, len(io["renoise"])),
@@ -99,7 +107,13 @@ def check_rollout(case):
     for block in rollout.generate(network, config, params, state, noise, frames, text_at):
         out.append(np.asarray(block.latents))
         state = block.state
-    case.close(theirs(np.concatenate(out, axis=1)), io["out_latents"], "out_latents")
+    return np.concatenate(out, axis=1), state, network
+
+
+def check_rollout(case):
+    io = case.io
+    found, state, network = run_rollout(case)
+    case.close(theirs(found), io["out_latents"], "out_latents")
     end = int(state.frame)
     tokens = case.config["inference_config"]["frame_seq_length"]
     assert end * tokens == io["final_global_end"].item()

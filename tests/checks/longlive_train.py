@@ -233,20 +233,27 @@ def check_streaming(case):
     state = rollout.begin(network, params, texts[0], shape, reach=train["chunk"])
     text, previous = texts[0], latents(io["chunk0_noise"])[:, :0]
 
-    def chunk(params, state, text, i):
+    def chunk(params, state, text, i, switch_block, start):
         noise = draws(io[f"chunk{i}_noise"], io.get(f"chunk{i}_renoise"), config.block)
         context = jnp.moveaxis(jnp.asarray(io[f"chunk{i}_context_noise"]), -3, -1)
-        return self_forcing.train_chunk(
-            network, config, params, state, text, noise, context, train["exit_step"]
-        )
+        if switch_block is None:
+            return self_forcing.train_chunk(
+                network, config, params, state, text, noise, context, train["exit_step"]
+            )
+        return self_forcing.train_chunk_with_switch(
+            network, config, params, state, texts, noise, context, train["exit_step"],
+            switch_block, start)  # fmt: skip
 
     for i, facts in enumerate(case.config["chunks"]):
-        assert int(state.frame) == facts["start"]
-        if facts["start"] == train["switch_frame"]:
-            text = texts[1]
-            state = rollout.switch(network, config, params, state, text, facts["start"])
-        before, before_state = previous, state
-        state, new = quick_jit(chunk, static_argnums=3)(params, state, text, i)
+        start, switch_block = facts["start"], None
+        assert int(state.frame) == start
+        if start <= train["switch_frame"] < start + facts["new"]:
+            switch_block = -(-(train["switch_frame"] - start) // config.block)
+        last = (i, switch_block, start)
+        before, before_state, before_text = previous, state, text
+        run = quick_jit(chunk, static_argnums=(3, 4, 5))
+        state, new = run(params, state, text, *last)
+        text = text if switch_block is None else texts[1]
         clip, mask = self_forcing.loss_clip(before, new, train["chunk"])
         case.close(theirs(clip), io[f"chunk{i}_loss_chunk"], f"chunk {i}")
         np.testing.assert_array_equal(mask, io[f"chunk{i}_gradient_mask"])
@@ -260,9 +267,8 @@ def check_streaming(case):
     )
 
     def loss(params):
-        clip, mask = self_forcing.loss_clip(
-            before, chunk(params, before_state, text, i)[1], train["chunk"]
-        )
+        new = chunk(params, before_state, before_text, *last)[1]
+        clip, mask = self_forcing.loss_clip(before, new, train["chunk"])
         noise = latents(io["dmd_noise"])
         return losses.dmd_loss(clip, losses.dmd_direction(dmd, *scores, clip, noise, times), mask)
 
