@@ -30,8 +30,7 @@ def get_config(variant: str = "") -> ConfigDict:
         max_frames=8,
         step_size=4,
         batch_size=1,
-        method="ddim",
-        respacing="ddim25",
+        respacing="25",
     )
     config.run = section(RunConfig, output="outputs/demo")
     config.mesh = section(MeshConfig)
@@ -41,7 +40,7 @@ def get_config(variant: str = "") -> ConfigDict:
         )
     elif variant == "tiny":
         config.data.frames = 16
-        config.sampling.update({"n_obs": 4, "respacing": "ddim5", "video_size": 64})
+        config.sampling.update({"n_obs": 4, "method": "ddim", "respacing": "ddim5", "video_size": 64})
         config.run.output = "outputs/tiny"
     elif variant:
         raise ValueError(f"configs/fdm_demo.py has no variant {variant!r}; known: {VARIANTS}")
