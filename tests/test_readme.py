@@ -22,6 +22,8 @@ from jaxvid.fdm.sample_config import SampleConfig
 from jaxvid.fdm.schemes import SCHEMES, FunctionScheme, make_scheme
 from jaxvid.fdm.train import TrainConfig
 from jaxvid.fdm.unet import UNetConfig
+from jaxvid.longlive import sample_config as longlive
+from jaxvid.longlive.rollout import RolloutConfig
 from jaxvid.metrics.evaluate import EvaluateConfig
 from jaxvid.runs.config import RunConfig
 
@@ -34,9 +36,11 @@ SECTIONS = {
     "diffusion": (DiffusionConfig,),
     "mesh": (MeshConfig,),
     "metrics": (EvaluateConfig,),
+    "models": (longlive.ModelConfig,),
     "network": (UNetConfig,),
+    "rollout": (RolloutConfig,),
     "run": (RunConfig, training_settings.RunConfig),
-    "sampling": (SampleConfig,),
+    "sampling": (SampleConfig, longlive.SampleConfig),
     "train": (TrainConfig,),
 }
 

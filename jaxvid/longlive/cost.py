@@ -24,7 +24,7 @@ def plan(settings: Settings, wanted: Sequence[Request]) -> plans.Plan:
     vae_flops = functools.cache(functools.partial(_vae_flops, settings))
     tokens = _frame_tokens(settings)
     return plans.Plan(
-        frames=tuple(map(functools.partial(_frames, settings), wanted, lengths)),
+        frames=tuple(map(functools.partial(frames_of, settings), wanted, lengths)),
         flops=sum(
             _flops(settings, request, length, vae_flops)
             for request, length in zip(wanted, lengths, strict=True)
@@ -54,7 +54,7 @@ def switch_starts(length: Length, switch_frames: Sequence[int]) -> list[int]:
     return found
 
 
-def _frames(settings: Settings, request: Request, length: Length) -> plans.Frames:
+def frames_of(settings: Settings, request: Request, length: Length) -> plans.Frames:
     """Pixel frames of a request, and in the note latent ones."""
     produced, made = length.pixels, length.pixel(length.made)
     notes = [f"{length.latent} latent"]

@@ -42,9 +42,7 @@ def describe(models: ModelConfig) -> Described:
     if models.lora:
         _lora(models, network)
     kind = "lora" if models.lora or merged else "ema" if models.use_ema else "regular"
-    _require(models.text_encoder, "text_encoder")
-    text = load_encoder(models.text_encoder, models.dtype).config
-    return Described(network, describe_vae(models), text, kind)
+    return Described(network, describe_vae(models), describe_encoder(models), kind)
 
 
 def describe_transformer(models: ModelConfig) -> tuple[WanConfig, bool]:
@@ -72,8 +70,10 @@ def _describe_file(path: Path, names: Sequence[str]) -> WanConfig:
     """Shape of the network in an upstream file, each of whose names and shapes is checked."""
     tensors = dit_keys.clean_names(dit_files.entry(torch_file.load(path), names, path)[1])
     try:
-        config = dit_keys.config_of(tensors)
         layout = dit_keys.LAYOUTS[dit_keys.layout_of(tensors)]
+        regexes = [rule.theirs_regex for rule in layout]
+        known = {n: a for n, a in tensors.items() if any(r.fullmatch(n) for r in regexes)}
+        config = dit_keys.config_of(known)
     except ValueError as error:
         raise ValueError(f"models.transformer={path}: {error}") from error
     nothing = jax.tree.map(
@@ -140,6 +140,15 @@ def describe_vae(models: ModelConfig) -> VaeConfig:
     if info.get("model") != "wan_vae":
         raise ValueError(f"models.vae={path} is a checkpoint of {info.get('model')!r}, not wan_vae")
     return build(VaeConfig, {**info["config"], "dtype": models.dtype}, f"{path}: config")
+
+
+def describe_encoder(models: ModelConfig) -> Umt5Config:
+    """Shape of the text encoder."""
+    path = _require(models.text_encoder, "text_encoder")
+    try:
+        return load_encoder(path, models.dtype).config
+    except ValueError as error:
+        raise ValueError(f"models.text_encoder={path}: {error}") from error
 
 
 def _require(path: str, field: str) -> Path:

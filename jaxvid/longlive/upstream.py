@@ -130,7 +130,10 @@ def _read(path: Path) -> Mapping:
 def _flat(content: Mapping) -> dict:
     """Keys as "section.key"; raises ValueError for one that upstream's scripts do not read."""
     found = {}
+    sections = {name.partition(".")[0] for name in KEYS if "." in name}
     for name, value in content.items():
+        if value is None and name in sections:
+            continue
         inner = value.items() if isinstance(value, Mapping) else [("", value)]
         for key, leaf in inner:
             full = f"{name}.{key}" if key else str(name)
