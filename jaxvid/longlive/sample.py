@@ -91,8 +91,7 @@ class Generator:
             with jax.set_mesh(self.mesh):
                 state = rollout.condition(network, config, self.params, state, given)
                 state = rollout.set_text(network, self.params, state, texts[1])
-            for start in range(0, length.given, length.block):
-                yield given[:, start : start + length.block]
+            yield from pieces(given, length.block)
         end = length.latent if config.blank_tail else length.made
         blocks = rollout.generate(
             network, config, self.params, state, noise, end, rollout.scheduled(later, switches)
@@ -138,6 +137,14 @@ class Generator:
         latents = jax.device_put(latents, over_data(self.decoder_mesh))
         with jax.set_mesh(self.decoder_mesh):
             return _decode(self.settings.vae, self.vae, latents, past)
+
+
+def pieces(latents, block: int) -> Iterator:
+    """Cuts along time, the shorter piece first, as the decoder compiles anew for the first."""
+    first = (latents.shape[1] - 1) % block + 1
+    yield latents[:, :first]
+    for start in range(first, latents.shape[1], block):
+        yield latents[:, start : start + block]
 
 
 def decoded(latents: Iterator, decode: Callable) -> Iterator[np.ndarray]:
