@@ -17,7 +17,7 @@ import yaml
 from test_bad_input import script
 
 from jaxvid.core.video import probe, read_video, to_uint8
-from jaxvid.longlive import sample
+from jaxvid.longlive import rollout, sample
 from jaxvid.longlive.live import Live
 from jaxvid.longlive.mode import LongLiveMode
 from jaxvid.runs.manifest import Manifest
@@ -173,6 +173,21 @@ def test_same_videos_on_any_devices_and_in_any_batch(alone, monkeypatch, count, 
     assert np.abs(alone["video_0000-0"].astype(int) - alone["video_0000-1"]).max() > 3
 
 
+def test_nothing_compiles_after_the_second_block(monkeypatch):
+    """Over twenty blocks on eight devices; the decoder has one more program for the first."""
+    devices(monkeypatch, 8)
+    changes = {"mesh.data": 2, "mesh.seq": 2, "mesh.tensor": 2, "sampling.latent_frames": 60}
+    mode = LongLiveMode(small_longlive.config(**changes, sampling__prompt="A tram."))
+    requests = mode.requests()
+    blocks = mode.load(requests).blocks(requests, mode.settings.length(0))
+    found = []
+    for frames in blocks:
+        programs = rollout.advance._cache_size(), sample._decode._cache_size()
+        found.append((*programs, sum(a.nbytes for a in jax.live_arrays())))
+    assert len(found) == 20 and frames.std() > 1
+    assert len({*found[1:-1]}) == 1  # and the devices hold no more than at the start
+
+
 def test_blocks_are_the_whole_video_decoded_at_once(alone):
     """What is cut from the last block changes nothing either."""
     mode = LongLiveMode(small_longlive.config(**SWITCHED))
@@ -204,6 +219,27 @@ def test_pushed_prompts_take_over_as_scheduled_ones_do(alone):
     np.testing.assert_array_equal(np.concatenate(pieces)[: len(scheduled)], scheduled)
     with pytest.raises(ValueError, match="the prompt is empty"):
         live.push(" ")
+
+
+def test_each_piece_is_handed_out_when_the_next_one_is_being_decoded():
+    began = []
+
+    def decode(piece, past):
+        began.append((piece, past))
+        return np.full((1, 2), piece), True, piece
+
+    seen = [(int(frames[0, 0]), len(began)) for frames in sample.decoded(iter([1, 2, 3]), decode)]
+    assert seen == [(1, 2), (2, 3), (3, 3)]
+    assert began == [(1, None), (2, 1), (3, 2)]
+    with pytest.raises(ValueError, match="NaN"):
+        list(sample.decoded(iter([1]), lambda *_: (None, False, None)))
+
+
+def test_bfloat16(texts, tmp_path):
+    """Close to the same video, and not the same."""
+    found = run(tmp_path, models__dtype="bfloat16", sampling__limit=1)
+    difference = found["video_0000-0.mp4"].astype(int) - texts[1]["video_0000-0.mp4"]
+    assert 0 < np.abs(difference).mean() < 8
 
 
 def test_upstream_files_and_config(tmp_path):

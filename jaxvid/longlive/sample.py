@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
-from jaxvid.core.mesh import make_mesh, over_data
+from jaxvid.core.mesh import make_mesh, over_data, replicated
 from jaxvid.core.noise import normal, request_key
 from jaxvid.core.video import FFMPEG_SCALER, read_video, to_float
 from jaxvid.longlive import models, rollout
@@ -16,6 +18,7 @@ from jaxvid.longlive.cost import batch_size, length_of, sampling_mesh
 from jaxvid.longlive.sample_config import Length, Settings
 from jaxvid.runs.requests import Chunk, Request, Stage
 from jaxvid.wan import vae
+from jaxvid.wan.dit import KV
 from jaxvid.wan.umt5 import pad_rows
 
 
@@ -99,10 +102,15 @@ class Generator:
         yield from (block.latents for block in within(self.mesh, blocks))
 
     def begin(self, network: CausalWan, text) -> rollout.State:
-        """The state before the first frame."""
-        return rollout.begin(
-            network, self.params, text, (text.shape[0], *self.settings.latent_shape)
-        )
+        """The state before the first frame, placed as it is after each block.
+
+        So one program serves the first block, too.
+        """
+        shape = (text.shape[0], *self.settings.latent_shape)
+        state = rollout.begin(network, self.params, text, shape)
+        keys = KV(*[NamedSharding(self.mesh, P(None, "data", None, "tensor"))] * 2)
+        frames, number = over_data(self.mesh), replicated(self.mesh)
+        return jax.device_put(state, rollout.State(keys, keys, frames, number))
 
     def noise(self, keys: Sequence) -> Callable[[int], jax.Array]:
         """Noise of a block by its first frame, see rollout.advance; `keys` are one per request."""
