@@ -159,11 +159,10 @@ def alone():
 @pytest.mark.parametrize(
     ("count", "changes"),
     [
-        (1, {"sampling.batch_size": 3}),
-        (2, {"sampling.decoder": "separate"}),
+        (2, {"sampling.batch_size": 3, "sampling.decoder": "separate"}),
         (8, {"mesh.data": 2, "mesh.seq": 2, "mesh.tensor": 2}),
     ],
-    ids=["padded batch", "decoder on its own device", "eight devices"],
+    ids=["padded batch, decoder on its own device", "eight devices"],
 )
 def test_same_videos_on_any_devices_and_in_any_batch(alone, monkeypatch, count, changes):
     found = generate(SWITCHED | changes, monkeypatch, count)
@@ -181,10 +180,10 @@ def test_nothing_compiles_after_the_second_block(monkeypatch):
     requests = mode.requests()
     blocks = mode.load(requests).blocks(requests, mode.settings.length(0))
     found = []
-    for frames in blocks:
+    for _ in blocks:
         programs = rollout.advance._cache_size(), sample._decode._cache_size()
         found.append((*programs, sum(a.nbytes for a in jax.live_arrays())))
-    assert len(found) == 20 and frames.std() > 1
+    assert len(found) == 20
     assert len({*found[1:-1]}) == 1  # and the devices hold no more than at the start
 
 
@@ -235,15 +234,8 @@ def test_each_piece_is_handed_out_when_the_next_one_is_being_decoded():
         list(sample.decoded(iter([1]), lambda *_: (None, False, None)))
 
 
-def test_bfloat16(texts, tmp_path):
-    """Close to the same video, and not the same."""
-    found = run(tmp_path, models__dtype="bfloat16", sampling__limit=1)
-    difference = found["video_0000-0.mp4"].astype(int) - texts[1]["video_0000-0.mp4"]
-    assert 0 < np.abs(difference).mean() < 8
-
-
 def test_upstream_files_and_config(tmp_path):
-    """Their YAML and their weights, a LoRA among them; the name of the video is theirs."""
+    """Their YAML and weights, a LoRA among them, in bfloat16; the name of the video is theirs."""
     files = small_longlive.write_files(tmp_path)
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("A red tram.\nA harbour.\n")
@@ -259,11 +251,12 @@ def test_upstream_files_and_config(tmp_path):
     config = tmp_path / "longlive_inference.yaml"
     config.write_text(yaml.safe_dump(content))
     more = {"height": 16, "width": 32}
-    argv = [f"--upstream_config={config}", "--config.models.dtype=float32"]
+    argv = [f"--upstream_config={config}"]
     argv += [f"--config.models.{name}={files[name]}" for name in ("vae", "text_encoder")]
     argv += [f"--config.models.tokenizer={files['tokenizer']}"]
     argv += [f"--config.models.embeddings={tmp_path / 'embeddings'}"]
     argv += [f"--config.sampling.{name}={value}" for name, value in more.items()]
     assert script("sample").sample(argv) == 0
-    assert [path.name for path in (tmp_path / "videos").glob("*.mp4")] == ["rank0-0-0_lora.mp4"]
+    (video,) = (tmp_path / "videos").glob("*.mp4")
+    assert video.name == "rank0-0-0_lora.mp4" and read_video(video).std() > 1
     assert len(list((tmp_path / "embeddings").iterdir())) == 1

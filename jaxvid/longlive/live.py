@@ -51,7 +51,7 @@ class Live:
         if generator.batch_size != 1:
             raise ValueError(
                 f"a live video is made alone, not in batches of {generator.batch_size}: "
-                "set mesh.data=1 and sampling.batch_size=1"
+                "set mesh.data=1, mesh.seq=-1 and sampling.batch_size=1"
             )
         self._generator, settings = generator, generator.settings
         self._embed = embed or (lambda text: models.embed(settings, [text])[text])
