@@ -4,8 +4,9 @@ Also for training configs. Two things are measured in turn (A B A B) with
   --against=OTHER_CONFIG            or
   --against_set=sampling.batch_size=4   the same config with other fields, or
   --torch_checkout=DIR              FDM's own code in PyTorch, same weights (training configs).
-`--aot=h200:1x1x8` compiles a training config's programs for GPUs that need not be there and says
-what memory they need. `--repeats`, `--warmup` and `--output=FILE.json` are for all.
+`--aot=h200:8` compiles a training config's programs in both precisions for GPUs that need not be
+there (scripts/plan.py does so for any config and target). `--repeats`, `--warmup` and
+`--output=FILE.json` are for all.
 """
 
 import argparse
@@ -26,7 +27,7 @@ def flags() -> argparse.ArgumentParser:
     parser.add_argument("--against", default="", metavar="CONFIG")
     parser.add_argument("--against_set", action="append", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--torch_checkout", default="", metavar="DIR")
-    parser.add_argument("--aot", default="", metavar="h200:HOSTSxNODESxGPUS")
+    parser.add_argument("--aot", default="", metavar="h200:GPUS")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--output", default="outputs/benchmark.json")
@@ -77,11 +78,11 @@ def benchmark(argv: list[str]) -> int:
         "config": config.to_dict(),
     }
     if args.aot:
+        from jaxvid.core.ahead import HEAD
         from jaxvid.fdm.ahead import compile_programs
 
         report |= compile_programs(config, args.aot)
-        head = ("compiled, not run", "GPUs", "arguments", "temporary", "compile")
-        print(timing.table(head, report.pop("rows")))
+        print(timing.table(HEAD, report.pop("rows")))
     else:
         report |= timed(config, args)
     print(f"figures: {timing.write_json(args.output, report)}")

@@ -1,8 +1,8 @@
-"""FDM's sampling call and training update, compiled for GPUs that are not there."""
+"""FDM's sampling call and training update, to be compiled for devices that need not be there."""
 
 import dataclasses
 import functools
-import re
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,67 +10,77 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
-from jaxvid.core.ahead import abstract, compile_report, devices
+from jaxvid.core.ahead import Program, abstract, compile_report, row, target_devices
 from jaxvid.core.mesh import make_mesh, over_data, replicated
 from jaxvid.fdm import train
 from jaxvid.fdm.benchmark import example_frames, update_function
 from jaxvid.fdm.model import abstract_parameters
-from jaxvid.fdm.process import make_process
+from jaxvid.fdm.process import DiffusionConfig, make_process
 from jaxvid.fdm.sampler import call_noise, denoise_window
-from jaxvid.fdm.setup import training_setup
+from jaxvid.fdm.setup import sampling_settings, training_setup
 from jaxvid.fdm.training_settings import Setup
+from jaxvid.fdm.unet import UNetConfig
+
+
+def programs(config: ConfigDict, devices: Sequence) -> Iterator[Program]:
+    """Of a sampling config its call, of a training config the update besides.
+
+    Raises:
+      ValueError: see setup.training_setup, setup.sampling_settings and mesh.make_mesh; a batch
+        that the devices cannot share.
+    """
+    if "train" in config:
+        yield from training_programs(_setup(config), devices)
+        return
+    settings = sampling_settings(config)
+    mesh = make_mesh(settings.mesh, devices)
+    wide = mesh.shape["data"]
+    batch = -(-settings.sampling.batch_size // wide) * wide
+    yield call(settings.network, settings.diffusion, batch, settings.max_frames, mesh)
+
+
+def _setup(config: ConfigDict) -> Setup:
+    if not config.run.output:
+        config.run.output = "outputs/planned"  # named but not written
+    return training_setup(config)
+
+
+def training_programs(setup: Setup, devices: Sequence) -> Iterator[Program]:
+    """A sampling call with a batch as large as that of training, and an update."""
+    mesh, size = make_mesh(setup.mesh, devices), setup.train.batch_size
+    if size % mesh.shape["data"]:
+        raise ValueError(f"{mesh.size} devices cannot share train.batch_size={size}")
+    yield call(setup.network, setup.diffusion, size, setup.train.max_frames, mesh)
+    yield update(setup, mesh)
 
 
 def compile_programs(config: ConfigDict, request: str) -> dict:
-    """A training config's programs in float32 and bfloat16.
+    """A training config's programs in float32 and bfloat16, for `scripts/benchmark.py --aot`.
 
-    request: such as "h200:1x1x8", or several machines, "h200:1x1x1,1x1x8".
+    request: such as "h200:8", or several, "h200:1,h200:8".
     Returns:
       dict: "aot", one report each, and "rows" of a table.
     Raises:
-      ValueError: see training_setup and ahead.devices; a batch that the GPUs cannot share.
+      ValueError: see programs and ahead.target_devices.
     """
-    if not config.run.output:
-        config.run.output = "outputs/benchmark_run"  # named but not written
-    setup = training_setup(config)
-    target, _, shapes = request.partition(":")
-    reports = []
-    for shape in shapes.split(","):
-        mesh = make_mesh(setup.mesh, devices(target, shape))
-        if setup.train.batch_size % mesh.shape["data"]:
-            raise ValueError(
-                f"--aot: {mesh.size} GPUs cannot share train.batch_size={setup.train.batch_size}"
-            )
+    if "train" not in config:
+        raise ValueError("--aot needs a training config; scripts/plan.py takes all")
+    setup, reports = _setup(config), []
+    for target in request.split(","):
+        devices = target_devices(target)
         for dtype in ("float32", "bfloat16"):
             network = dataclasses.replace(setup.network, dtype=dtype)
-            one = dataclasses.replace(setup, network=network)
-            for name, program in (("sampling call", call), ("training update", update)):
-                function, *arguments = program(one, mesh)
-                with jax.set_mesh(mesh):  # nothing can be computed in here
-                    found = compile_report(function, *arguments)
-                facts = {"program": name, "dtype": dtype, "machine": f"{target}:{shape}"}
-                reports.append(facts | found)
+            for program in training_programs(dataclasses.replace(setup, network=network), devices):
+                named = program._replace(name=f"{target} {dtype} {program.name}")
+                reports.append(compile_report(named))
                 print(*row(reports[-1]), sep="  ", flush=True)
     note = "compiled ahead of time by XLA, never run: memory, kernels and collectives, no speed"
-    return {"note": note, "aot": reports, "rows": [row(report) for report in reports]}
+    return {"note": note, "aot": reports, "rows": list(map(row, reports))}
 
 
-def row(report: dict) -> tuple:
-    """Cells of the table."""
-    fmha = report["kernels"]["cuDNN attention"]
-    return (
-        f"{report['program']}, {report['dtype']}, cuDNN attention x {fmha}",
-        re.sub(r".*x", "", report["machine"]),
-        f"{report['arguments_gb']:.2f} GB",
-        f"{report['temporary_gb']:.2f} GB",
-        f"{report['compile_seconds']:.0f} s",
-    )
-
-
-def call(setup: Setup, mesh):
-    """One call of a scheme over all denoising steps, its frames the same for all videos."""
-    config, process = setup.network, make_process(setup.diffusion)
-    batch, size, side = setup.train.batch_size, setup.train.max_frames, config.image_size
+def call(config: UNetConfig, diffusion: DiffusionConfig, batch: int, size: int, mesh) -> Program:
+    """One call of a scheme over all denoising steps, its `size` frames the same for all videos."""
+    process, side = make_process(diffusion), config.image_size
 
     def complete(params, x0, keys, frames):
         noise = call_noise(keys, 0, x0.shape[1:])
@@ -79,12 +89,12 @@ def call(setup: Setup, mesh):
     x0 = jax.ShapeDtypeStruct((batch, size, side, side, config.image_channels), jnp.float32)
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
     frames = jax.eval_shape(functools.partial(example_frames, 1, size))
-    shared = (abstract_parameters(config), frames)
-    params, frames = abstract(shared, replicated(mesh))
-    return jax.jit(complete), params, *abstract((x0, keys), over_data(mesh)), frames
+    params, frames = abstract((abstract_parameters(config), frames), replicated(mesh))
+    arguments = (params, *abstract((x0, keys), over_data(mesh)), frames)
+    return Program("sampling call", jax.jit(complete), arguments, mesh)
 
 
-def update(setup: Setup, mesh):
+def update(setup: Setup, mesh) -> Program:
     """One update of all microbatches."""
     config, parts = setup.network, setup.train.microbatches
     few, size, side = setup.train.batch_size // parts, setup.train.max_frames, config.image_size
@@ -99,4 +109,5 @@ def update(setup: Setup, mesh):
         functools.partial(train.initial_state, setup.train), abstract_parameters(config)
     )
     batch = abstract(jax.eval_shape(example), NamedSharding(mesh, P(None, "data")))
-    return update_function(setup), abstract(state, replicated(mesh)), batch
+    arguments = (abstract(state, replicated(mesh)), batch)
+    return Program("training update", update_function(setup), arguments, mesh)

@@ -1,0 +1,84 @@
+"""Sizes a job before it is queued: python scripts/plan.py --config=CONFIG --target=h200:8
+
+Compiles a mode's programs for devices that need not be there, runs nothing, and says for each what
+memory it needs per device, its arithmetic and the seconds that this takes at the least, its
+attention kernels, and what its collectives move. Targets: h200:8, h200:2x8 (hosts x GPUs), v5e:2x4,
+v5p:2x2x2, v6e:4x4, several with commas between them, or the machine at hand (the default, `here`).
+GPUs need the extra `gpu`, TPUs `tpu`. `--output=FILE.json` is where all figures go.
+"""
+
+import argparse
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from jaxvid.core import ahead
+from jaxvid.core.config import parse_arguments
+from jaxvid.core.files import check_writable
+from jaxvid.core.program import main
+from jaxvid.fdm import ahead as fdm
+from jaxvid.longlive import ahead as longlive
+from jaxvid.runs.benchmark import environment, table, write_json
+
+MODES = {"fdm": fdm, "longlive": longlive}
+NOTE = (
+    "Compiled by XLA, never run. Gigabytes and collectives are per device, TFLOP of all together; "
+    "floor_seconds: the matrix products at the data sheet's rate, shared out evenly."
+)
+
+
+def flags() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, exit_on_error=False)
+    parser.add_argument("--target", default=ahead.HERE, metavar="h200:8")
+    parser.add_argument("--output", default="outputs/plan.json")
+    return parser
+
+
+def plan(argv: list[str]) -> int:
+    """Prints a table for each target; writes one JSON."""
+    config, rest = parse_arguments(argv)
+    try:
+        args, unknown = flags().parse_known_args(rest)
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error)) from None
+    if unknown:
+        raise ValueError(f"unknown argument {unknown[0]}")
+    if config.get("mode") not in MODES:
+        raise ValueError(f"config.mode={config.get('mode')!r} is not one of {', '.join(MODES)}")
+    check_writable(Path(args.output).expanduser().parent, "--output")
+    targets = args.target.split(",")
+    devices = list(map(ahead.target_devices, targets))  # nothing is compiled if one is wrong
+    found = [planned(config, *pair) for pair in zip(targets, devices, strict=True)]
+    report = {
+        "command": shlex.join(["python", "scripts/plan.py", *argv]),
+        "date": time.strftime("%Y-%m-%d"),
+        "note": NOTE,
+        "compiled_on": environment(),
+        "config": config.to_dict(),
+        "targets": found,
+    }
+    print(f"figures: {write_json(args.output, report)}")
+    return 0
+
+
+def planned(config, target: str, devices: list) -> dict:
+    """All programs of a mode on one target."""
+    mode, reports = MODES[config.mode], []
+    for program in mode.programs(config, devices):
+        print(f"{target}: compiling {program.name}", file=sys.stderr, flush=True)
+        reports.append(ahead.compile_report(program))
+    axes = ", ".join(f"{axis}={n}" for axis, n in reports[0]["mesh"].items())
+    print(f"{target}: {reports[0]['devices']}" + (f", mesh {axes}" if axes else ""))
+    print(table(ahead.HEAD, list(map(ahead.row, reports))))
+    result = {"target": target, "programs": reports}
+    if hasattr(mode, "together"):
+        result["together"] = memory = mode.together(reports)
+        sizes = (f"{name[:-3].replace('_', ' ')} {gb:.3g} GB" for name, gb in memory.items())
+        print("together:", ", ".join(sizes))
+    print(flush=True)
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main(plan))
