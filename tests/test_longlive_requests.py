@@ -4,6 +4,7 @@ import dataclasses
 import json
 import sys
 
+import jax
 import numpy as np
 import pytest
 import small_longlive
@@ -15,7 +16,7 @@ from jaxvid.core.config import parse_arguments
 from jaxvid.core.mesh import MeshConfig
 from jaxvid.core.video import write_video
 from jaxvid.longlive import models, sample
-from jaxvid.longlive.cost import forward_flops, frames_of, switch_starts
+from jaxvid.longlive.cost import forward_flops, frames_of, sampling_mesh, switch_starts
 from jaxvid.longlive.mode import LongLiveMode
 from jaxvid.longlive.requests import file_name
 from jaxvid.longlive.rollout import RolloutConfig
@@ -350,3 +351,29 @@ def test_missing_and_extra_tensors_are_listed(refusal, files, tmp_path):
 def test_lora_of_another_rank(refusal, files):
     line = refusal(with_files(files, lora_rank=256))
     assert "has rank 4, models.lora_rank=256: use the rank it has" in line
+
+
+def test_converted_checkpoints_are_the_same_networks(files, tmp_path, monkeypatch):
+    """Files of upstream with a LoRA beside them, or folders of ours with the LoRA merged."""
+    monkeypatch.chdir(ROOT)
+    convert = script("convert").main
+    for name, kind, more in (
+        ("transformer", "wan_dit", [files["lora"]]),
+        ("vae", "wan_vae", []),
+        ("text_encoder", "umt5", []),
+    ):
+        argv = [f"--model={kind}", f"--output={tmp_path / name}", "--source", files[name], *more]
+        assert convert(argv) == 0
+    ours = {name: str(tmp_path / name) for name in ("transformer", "vae", "text_encoder")}
+    found = []
+    for paths in (files, files | ours | {"lora": ""}):
+        config, _ = parse_arguments(with_files(paths, dtype="float32", embeddings=""))
+        settings = LongLiveMode(config).settings
+        assert settings.model_type == "lora"
+        mesh = sampling_mesh(settings)
+        trees = models.load_transformer(settings, mesh), models.load_vae(settings, mesh)
+        found.append((*trees, models.embed(settings, ["A tram."])))
+    jax.tree.map(np.testing.assert_array_equal, *found)
+    config, _ = parse_arguments(with_files(files, transformer=ours["transformer"]))
+    with pytest.raises(ValueError, match="has a LoRA merged in already: set models.lora=''"):
+        LongLiveMode(config)

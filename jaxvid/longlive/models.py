@@ -39,6 +39,10 @@ class Described(NamedTuple):
 def describe(models: ModelConfig) -> Described:
     """What the files hold; raises ValueError, in one line, for a file that does not fit."""
     network, merged = describe_transformer(models)
+    if models.lora and merged:
+        raise ValueError(
+            f"models.transformer={models.transformer} has a LoRA merged in already: set models.lora=''"
+        )
     if models.lora:
         _lora(models, network)
     kind = "lora" if models.lora or merged else "ema" if models.use_ema else "regular"
