@@ -375,5 +375,5 @@ def test_converted_checkpoints_are_the_same_networks(files, tmp_path, monkeypatc
         found.append((*trees, models.embed(settings, ["A tram."])))
     jax.tree.map(np.testing.assert_array_equal, *found)
     config, _ = parse_arguments(with_files(files, transformer=ours["transformer"]))
-    with pytest.raises(ValueError, match="has a LoRA merged in already: set models.lora=''"):
+    with pytest.raises(ValueError, match=r"has a LoRA merged in already: set models\.lora=''"):
         LongLiveMode(config)

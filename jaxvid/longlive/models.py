@@ -41,7 +41,8 @@ def describe(models: ModelConfig) -> Described:
     network, merged = describe_transformer(models)
     if models.lora and merged:
         raise ValueError(
-            f"models.transformer={models.transformer} has a LoRA merged in already: set models.lora=''"
+            f"models.transformer={models.transformer} has a LoRA merged in already: "
+            "set models.lora=''"
         )
     if models.lora:
         _lora(models, network)
