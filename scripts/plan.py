@@ -4,7 +4,8 @@ Compiles a mode's programs for devices that need not be there, runs nothing, and
 memory it needs per device, its arithmetic and the seconds that this takes at the least, its
 attention kernels, and what its collectives move. Targets: h200:8, h200:2x8 (hosts x GPUs), v5e:2x4,
 v5p:2x2x2, v6e:4x4, several with commas between them, or the machine at hand (the default, `here`).
-GPUs need the extra `gpu`, TPUs `tpu`. `--output=FILE.json` is where all figures go.
+GPUs need the extra `gpu`, TPUs `tpu`. `--only=TEXT` leaves out programs without it in their names;
+`--output=FILE.json` is where all figures go.
 """
 
 import argparse
@@ -31,6 +32,7 @@ NOTE = (
 def flags() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, exit_on_error=False)
     parser.add_argument("--target", default=ahead.HERE, metavar="h200:8")
+    parser.add_argument("--only", default="", metavar="TEXT", help="in the programs' names")
     parser.add_argument("--output", default="outputs/plan.json")
     return parser
 
@@ -49,7 +51,7 @@ def plan(argv: list[str]) -> int:
     check_writable(Path(args.output).expanduser().parent, "--output")
     targets = args.target.split(",")
     devices = list(map(ahead.target_devices, targets))  # nothing is compiled if one is wrong
-    found = [planned(config, *pair) for pair in zip(targets, devices, strict=True)]
+    found = [planned(config, args.only, *pair) for pair in zip(targets, devices, strict=True)]
     report = {
         "command": shlex.join(["python", "scripts/plan.py", *argv]),
         "date": time.strftime("%Y-%m-%d"),
@@ -62,17 +64,22 @@ def plan(argv: list[str]) -> int:
     return 0
 
 
-def planned(config, target: str, devices: list) -> dict:
-    """All programs of a mode on one target."""
+def planned(config, only: str, target: str, devices: list) -> dict:
+    """The programs of a mode on one target."""
     mode, reports = MODES[config.mode], []
-    for program in mode.programs(config, devices):
+    programs = list(mode.programs(config, devices))
+    chosen = [program for program in programs if only in program.name]
+    if not chosen:
+        names = ", ".join(repr(program.name) for program in programs)
+        raise ValueError(f"--only={only}: no program has that in its name; there are {names}")
+    for program in chosen:
         print(f"{target}: compiling {program.name}", file=sys.stderr, flush=True)
         reports.append(ahead.compile_report(program))
     axes = ", ".join(f"{axis}={n}" for axis, n in reports[0]["mesh"].items())
     print(f"{target}: {reports[0]['devices']}" + (f", mesh {axes}" if axes else ""))
     print(table(ahead.HEAD, list(map(ahead.row, reports))))
     result = {"target": target, "programs": reports}
-    if hasattr(mode, "together"):
+    if hasattr(mode, "together") and chosen == programs:
         result["together"] = memory = mode.together(reports)
         sizes = (f"{name[:-3].replace('_', ' ')} {gb:.3g} GB" for name, gb in memory.items())
         print("together:", ", ".join(sizes))

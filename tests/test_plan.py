@@ -180,7 +180,8 @@ def test_the_script_writes_a_table_and_figures(tmp_path):
         ("--config.sampling.width=100", "multiples of 16"),
         ("--config.sampling.decoder=separate", "needs a target of 2 devices or more"),
         ("--config.mode=none", "'none' is not one of fdm, longlive"),
-        ("--output=/proc/no/plan.json", "--output"),
+        ("--only=everything", "there are 'block: denoising, cache write', 'block: VAE decode'"),
+        ("--output=README.md/plan.json", "--output"),
     ],
 )
 def test_wrong_input(monkeypatch, flag, words):

@@ -57,7 +57,7 @@ def training_programs(setup: Setup, devices: Sequence) -> Iterator[Program]:
 def compile_programs(config: ConfigDict, request: str) -> dict:
     """A training config's programs in float32 and bfloat16, for `scripts/benchmark.py --aot`.
 
-    request: such as "h200:8", or several, "h200:1,h200:8".
+    request: such as "h200:8", or several of a kind, "h200:1,8".
     Returns:
       dict: "aot", one report each, and "rows" of a table.
     Raises:
@@ -66,7 +66,8 @@ def compile_programs(config: ConfigDict, request: str) -> dict:
     if "train" not in config:
         raise ValueError("--aot needs a training config; scripts/plan.py takes all")
     setup, reports = _setup(config), []
-    for target in request.split(","):
+    kind, _, shapes = request.partition(":")
+    for target in (f"{kind}:{shape}" for shape in shapes.split(",")):
         devices = target_devices(target)
         for dtype in ("float32", "bfloat16"):
             network = dataclasses.replace(setup.network, dtype=dtype)
