@@ -206,7 +206,7 @@ def test_who_stops_early_leaves_no_process(folder, tmp_path):
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_killed_run_goes_on(folder, tmp_path, how):
-    argv = arguments(folder, tmp_path, "--resolution=1280x720")
+    argv = arguments(folder, tmp_path, "--resolution=2560x1440")  # slow enough to be killed
     process = subprocess.Popen(
         [sys.executable, SCRIPT, *argv], stdout=subprocess.PIPE, text=True, start_new_session=True
     )

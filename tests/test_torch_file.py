@@ -429,7 +429,7 @@ HOSTILE = {
     "protocol 5": (calling(os.system, TOUCH, protocol=5), r"posix\.system"),
     "inside a dict": (calling(os.system, TOUCH, wrap=lambda c: {"w": [c]}), r"posix\.system"),
     "subprocess": (calling(subprocess.check_call, ["true"], protocol=3), r"subprocess\.check_call"),
-    "open": (calling(open, HARM, "w"), r"asks for io\.open"),
+    "open": (calling(open, HARM, "w"), r"asks for _?io\.open"),
     "getattr chain": (reduce_chain(), r"asks for builtins\.getattr"),
     "inst": (pt(b"(S'x'\nios\nsystem\n."), r"asks for os\.system"),
     "obj": (pt(program(b"(" + name("os", "system") + text(TOUCH) + b"o")), r"os\.system"),
