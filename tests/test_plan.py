@@ -98,6 +98,21 @@ ENTRY %main (p: bf16[5,8]) -> bf16[40,8] {
     assert collectives(text) == {"all-gather": {"count": 1, "megabytes": round(640 / 1e6, 3)}}
 
 
+def test_a_loop_of_a_tpu_says_its_length_in_its_condition():
+    text = """
+%body (p: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %r = f32[8]{0:T(256)} all-reduce(%x), to_apply=%add
+}
+%condition (p: (s32[], f32[8])) -> pred[] {
+  %limit.1 = s32[]{:T(128)} constant(30)
+  ROOT %lt = pred[]{:T(512)} compare(%i, %limit.1), direction=LT
+}
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %w = (s32[], f32[8]) while(%t), condition=%condition, body=%body
+}"""
+    assert collectives(text)["all-reduce"]["count"] == 30
+
+
 @pytest.mark.parametrize(
     "target, words",
     [

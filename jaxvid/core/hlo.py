@@ -15,6 +15,7 @@ CALLED = re.compile(
     r"(?:body|condition|to_apply|calls|\w+_computations?)=(?:(%?[\w.-]+)|\{([^}]*)\})"
 )
 TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+BELOW = re.compile(r"compare\(%?[\w.-]+, %?([\w.-]+)\), direction=LT")
 
 
 def collectives(text: str) -> dict:
@@ -57,11 +58,21 @@ def executed(text: str) -> Iterator[tuple[str, int]]:
 def _reached(bodies: dict, name: str, times: int) -> Iterator[tuple[str, int]]:
     for line in bodies.get(name, ()):
         yield line, times
-        trips = TRIPS.search(line)
-        inner = times * int(trips[1]) if trips else times
+        inner = times * _trips(bodies, line) if " while(" in line else times
         for one, several in CALLED.findall(line):
             for called in re.findall(r"[\w.-]+", one or several):
                 yield from _reached(bodies, called, inner)
+
+
+def _trips(bodies: dict, line: str) -> int:
+    """How often a loop runs: as noted (GPUs), or what its counter from 0 stays below (TPUs)."""
+    if known := TRIPS.search(line):
+        return int(known[1])
+    condition = "\n".join(bodies[re.search(r"condition=%?([\w.-]+)", line)[1]])
+    if limit := BELOW.search(condition):
+        constant = re.search(rf"%?{re.escape(limit[1])} = s32\[\]\S* constant\((\d+)\)", condition)
+        return int(constant[1]) if constant else 1
+    return 1
 
 
 def _results(name: str, shapes: str, start: str | None) -> list[str]:
