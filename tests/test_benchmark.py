@@ -96,6 +96,7 @@ def test_sampling_config_against_a_setting(checkpoint, tmp_path):
     assert "B / A" in done.stdout
 
 
+@pytest.mark.slow
 def test_training_config(tmp_path):
     output = tmp_path / "figures.json"
     done = script("--config=configs/fdm_demo_train.py:tiny", "--repeats=2", f"--output={output}")

@@ -144,7 +144,15 @@ def test_batch_equals_one_by_one(params):
         np.testing.assert_allclose(both[i : i + 1], one, **CLOSE)
 
 
-@pytest.mark.parametrize("sizes", [(2, 1, 2, 2), (1, 1, 4, 2), (1, 1, 8, 1), (1, 2, 2, 2)])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        (2, 1, 2, 2),
+        pytest.param((1, 1, 4, 2), marks=pytest.mark.slow),
+        (1, 1, 8, 1),
+        pytest.param((1, 2, 2, 2), marks=pytest.mark.slow),
+    ],
+)
 def test_eight_devices_equal_one(params, sizes):
     """Requests over `data`, tokens over `view` and `seq`, heads over `tensor`."""
     network, switches = small_wan.network(), [text(1, 2)]

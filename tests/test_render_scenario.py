@@ -206,9 +206,14 @@ def test_who_stops_early_leaves_no_process(folder, tmp_path):
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_killed_run_goes_on(folder, tmp_path, how):
-    argv = arguments(folder, tmp_path, "--resolution=2560x1440")  # slow enough to be killed
+    argv = arguments(folder, tmp_path, "--resolution=1280x720")
     process = subprocess.Popen(
-        [sys.executable, SCRIPT, *argv], stdout=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, SCRIPT, *argv],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Tests that run in the background of a shell have it ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     first = tmp_path / f"ftheta_{NAMES[0]}" / "drive.mp4"
     assert any("done, frames" in line for line in process.stdout)  # the first one is drawn

@@ -77,6 +77,7 @@ def test_two_processes_train_as_one_does(tmp_path, alone):
         np.testing.assert_allclose(leaf, other, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_requests(tmp_path):
     command = small_fdm.command(tmp_path)
     complete(command, tmp_path / "alone")

@@ -43,7 +43,7 @@ def test_streamed_encoding_equals_whole(partition):
     close(streamed(call, video(13), partition), whole)
 
 
-@pytest.mark.parametrize("step", [1, 2, 3, 7])
+@pytest.mark.parametrize("step", [1, 3])
 def test_scans_equal_whole(step):
     for function, x in ((vae.encode, video(13)), (vae.decode, latents(4))):
         whole = jitted(function)(parameters(), x)
