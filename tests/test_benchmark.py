@@ -74,6 +74,7 @@ def checkpoint(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_sampling_config_against_a_setting(checkpoint, tmp_path):
     done = script(
         "--config=configs/fdm_demo.py:mazes",

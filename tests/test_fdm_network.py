@@ -43,6 +43,7 @@ def loss_and_gradient(config, params, x, x0):
     return jax.value_and_grad(loss)(params)
 
 
+@pytest.mark.slow
 def test_remat_changes_nothing(inputs):
     params = randomised(CONFIG)
     loss, gradient = loss_and_gradient(CONFIG, params, *inputs)

@@ -53,6 +53,7 @@ def test_a_resumed_run_is_equal_to_the_bit(tmp_path, undisturbed):
     assert [row["step"] for row in rows] == ["2", "4", "6"]
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_equal_to_the_bit(tmp_path, undisturbed):
     """SIGKILL as soon as the first checkpoint is there, then the same command again."""
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"}

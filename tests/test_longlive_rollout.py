@@ -132,6 +132,7 @@ def test_relative_positions_have_no_end(params):
         ROLLOUT.cache_window(1025)
 
 
+@pytest.mark.slow
 def test_batch_equals_one_by_one(params):
     network = small_wan.network()
     both = video(network, ROLLOUT, params, begin(network, params, batch=2), 8)
@@ -149,7 +150,7 @@ def test_batch_equals_one_by_one(params):
     [
         (2, 1, 2, 2),
         pytest.param((1, 1, 4, 2), marks=pytest.mark.slow),
-        (1, 1, 8, 1),
+        pytest.param((1, 1, 8, 1), marks=pytest.mark.slow),
         pytest.param((1, 2, 2, 2), marks=pytest.mark.slow),
     ],
 )
@@ -182,6 +183,7 @@ def test_remainder_is_generated_and_cut(params):
     assert not blank[:, 4:].any() and blank[:, :4].any()
 
 
+@pytest.mark.slow
 def test_faults_are_off(params):
     """Without the named option, neither a zero sink nor a noisy one."""
     config = dataclasses.replace(ROLLOUT, global_sink=False)

@@ -68,6 +68,7 @@ def test_diffusion_forcing_is_causal(params, window):
         assert gradient[start:end].all()
 
 
+@pytest.mark.slow
 def test_remat_changes_no_gradient(params):
     """Recomputing blocks and a frozen cache give the same gradient as keeping everything."""
     noise, context = draws(3, 2)

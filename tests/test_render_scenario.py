@@ -204,16 +204,20 @@ def test_who_stops_early_leaves_no_process(folder, tmp_path):
     assert not files(tmp_path)
 
 
+# Tests that run in the background of a shell have SIGINT ignored, and children inherit that.
+WITH_SIGINT = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_killed_run_goes_on(folder, tmp_path, how):
     argv = arguments(folder, tmp_path, "--resolution=1280x720")
+    command_line = [sys.executable, "-c", WITH_SIGINT, SCRIPT, *argv]
     process = subprocess.Popen(
-        [sys.executable, SCRIPT, *argv],
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # Tests that run in the background of a shell have it ignored, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        command_line, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
     first = tmp_path / f"ftheta_{NAMES[0]}" / "drive.mp4"
     assert any("done, frames" in line for line in process.stdout)  # the first one is drawn
