@@ -18,7 +18,7 @@ SETTINGS = {
     "sampling.n_obs": 4,
     "sampling.max_frames": 6,
     "sampling.step_size": 3,
-    "sampling.respacing": "ddim5",
+    "sampling.respacing": "ddim25",
     "sampling.batch_size": 1,
     "sampling.video_size": 16,
 }
