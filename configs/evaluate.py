@@ -5,7 +5,6 @@ python scripts/evaluate.py --config=configs/evaluate.py --eval_dir=FOLDER --mode
 
 from ml_collections import ConfigDict
 
-
 VARIANTS = ("tiny",)
 
 

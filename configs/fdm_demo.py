@@ -40,7 +40,9 @@ def get_config(variant: str = "") -> ConfigDict:
         )
     elif variant == "tiny":
         config.data.frames = 16
-        config.sampling.update({"n_obs": 4, "method": "ddim", "respacing": "ddim5", "video_size": 64})
+        config.sampling.update(
+            {"n_obs": 4, "method": "ddim", "respacing": "ddim5", "video_size": 64}
+        )
         config.run.output = "outputs/tiny"
     elif variant:
         raise ValueError(f"configs/fdm_demo.py has no variant {variant!r}; known: {VARIANTS}")
