@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange, repeat
 
+from jaxvid.core import noise
 from jaxvid.core.attention import attention
 from jaxvid.core.convolution import convolve, convolve_doubled
 
@@ -270,10 +271,10 @@ def initial(fan_in: int, zero: bool):
     if zero:
         return nn.initializers.zeros, nn.initializers.zeros
 
-    def uniform(key, shape, dtype=jnp.float32):
-        return jax.random.uniform(key, shape, dtype, -(fan_in**-0.5), fan_in**-0.5)
+    def within(key, shape, dtype=jnp.float32):
+        return noise.uniform(key, shape, fan_in**-0.5, dtype)
 
-    return uniform, uniform
+    return within, within
 
 
 class ResBlock(nn.Module):
