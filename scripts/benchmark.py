@@ -4,9 +4,8 @@ Also for training configs. Two things are measured in turn (A B A B) with
   --against=OTHER_CONFIG            or
   --against_set=sampling.batch_size=4   the same config with other fields, or
   --torch_checkout=DIR              FDM's own code in PyTorch, same weights (training configs).
-`--aot=h200:8` compiles a training config's programs in both precisions for GPUs that need not be
-there (scripts/plan.py does so for any config and target). `--repeats`, `--warmup` and
-`--output=FILE.json` are for all.
+`--repeats`, `--warmup` and `--output=FILE.json` are for all. scripts/plan.py compiles for
+devices that need not be there.
 """
 
 import argparse
@@ -27,7 +26,6 @@ def flags() -> argparse.ArgumentParser:
     parser.add_argument("--against", default="", metavar="CONFIG")
     parser.add_argument("--against_set", action="append", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--torch_checkout", default="", metavar="DIR")
-    parser.add_argument("--aot", default="", metavar="h200:GPUS")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--warmup", type=int, default=1)
     parser.add_argument("--output", default="outputs/benchmark.json")
@@ -77,14 +75,7 @@ def benchmark(argv: list[str]) -> int:
         "environment": timing.environment(),
         "config": config.to_dict(),
     }
-    if args.aot:
-        from jaxvid.core.ahead import HEAD
-        from jaxvid.fdm.ahead import compile_programs
-
-        report |= compile_programs(config, args.aot)
-        print(timing.table(HEAD, report.pop("rows")))
-    else:
-        report |= timed(config, args)
+    report |= timed(config, args)
     print(f"figures: {timing.write_json(args.output, report)}")
     return 0
 

@@ -1,6 +1,5 @@
 """FDM's sampling call and training update, to be compiled for devices that need not be there."""
 
-import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 
@@ -10,7 +9,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
-from jaxvid.core.ahead import Program, abstract, compile_report, row, target_devices
+from jaxvid.core.ahead import Program, abstract
 from jaxvid.core.mesh import make_mesh, over_data, replicated
 from jaxvid.fdm import train
 from jaxvid.fdm.benchmark import example_frames, update_function
@@ -52,31 +51,6 @@ def training_programs(setup: Setup, devices: Sequence) -> Iterator[Program]:
         raise ValueError(f"{mesh.size} devices cannot share train.batch_size={size}")
     yield call(setup.network, setup.diffusion, size, setup.train.max_frames, mesh)
     yield update(setup, mesh)
-
-
-def compile_programs(config: ConfigDict, request: str) -> dict:
-    """A training config's programs in float32 and bfloat16, for `scripts/benchmark.py --aot`.
-
-    request: such as "h200:8", or several of a kind, "h200:1,8".
-    Returns:
-      dict: "aot", one report each, and "rows" of a table.
-    Raises:
-      ValueError: see programs and ahead.target_devices.
-    """
-    if "train" not in config:
-        raise ValueError("--aot needs a training config; scripts/plan.py takes all")
-    setup, reports = _setup(config), []
-    kind, _, shapes = request.partition(":")
-    for target in (f"{kind}:{shape}" for shape in shapes.split(",")):
-        devices = target_devices(target)
-        for dtype in ("float32", "bfloat16"):
-            network = dataclasses.replace(setup.network, dtype=dtype)
-            for program in training_programs(dataclasses.replace(setup, network=network), devices):
-                named = program._replace(name=f"{target} {dtype} {program.name}")
-                reports.append(compile_report(named))
-                print(*row(reports[-1]), sep="  ", flush=True)
-    note = "compiled ahead of time by XLA, never run: memory, kernels and collectives, no speed"
-    return {"note": note, "aot": reports, "rows": list(map(row, reports))}
 
 
 def call(config: UNetConfig, diffusion: DiffusionConfig, batch: int, size: int, mesh) -> Program:
