@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from jaxvid.core import torch_file
 from jaxvid.core.config import load_config, override
-from jaxvid.longlive.random_models import draw
+from jaxvid.core.random_tree import draw
 from jaxvid.wan import dit, dit_files, umt5, umt5_keys, vae, vae_keys
 from jaxvid.wan.lora import LoraConfig, abstract_adapters
 

@@ -14,6 +14,7 @@ from jaxvid.core import checkpoint, torch_file
 from jaxvid.core.config import build
 from jaxvid.core.convert import to_theirs
 from jaxvid.core.mesh import replicated, shardings
+from jaxvid.core.random_tree import draw
 from jaxvid.longlive import random_models
 from jaxvid.longlive.sample_config import ModelConfig, Settings
 from jaxvid.wan import dit, dit_files, dit_keys, vae, vae_keys
@@ -194,7 +195,7 @@ def load_transformer(settings: Settings, mesh) -> dict:
     abstract = dit.abstract_parameters(network)
     places = shardings(abstract, dit.RULES, mesh)
     if models.random:
-        return random_models.draw(abstract, models.random_seed, models.dtype, places)
+        return draw(abstract, models.random_seed, models.dtype, places)
     path = Path(models.transformer).expanduser()
     if path.is_dir() and not models.lora:
         like = jax.tree.map(
@@ -219,7 +220,7 @@ def load_vae(settings: Settings, mesh) -> dict:
     if models.random:
         abstract = vae.abstract_parameters(settings.vae)
         places = jax.tree.map(lambda _: place, abstract)
-        return random_models.draw(abstract, models.random_seed, models.dtype, places)
+        return draw(abstract, models.random_seed, models.dtype, places)
     return vae_keys.load(models.vae, models.dtype, place)[1]
 
 
