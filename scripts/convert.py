@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from jaxvid.core import checkpoint, program, torch_file
 from jaxvid.core.files import sha256
+from jaxvid.cosmos import text_keys as cosmos_text
 from jaxvid.fdm import keys as fdm
 from jaxvid.metrics import keys as metrics
 from jaxvid.wan import dit_files, umt5_keys, vae_keys
@@ -52,6 +53,7 @@ CONVERTERS = {
     ),
     "wan_vae": Converter(vae_keys.convert, vae_keys.revert),
     "umt5": Converter(umt5_keys.convert, umt5_keys.revert),
+    "cosmos_text": Converter(cosmos_text.convert, cosmos_text.revert),
     "wan_dit": wan_dit(dit_files.GENERATOR),
     "wan_dit_ema": wan_dit(dit_files.EMA),
     "wan_dit_critic": wan_dit(dit_files.CRITIC),

@@ -6,6 +6,7 @@ where its numbers are looked at. `save_pt` is the way back.
 """
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jaxvid.core.safetensors_file import read_json, read_safetensors
@@ -13,7 +14,7 @@ from jaxvid.core.torch_names import TorchFileError
 from jaxvid.core.torch_save import Parameter, save_pt
 from jaxvid.core.torch_zip import read_zip
 
-__all__ = ["Parameter", "TorchFileError", "load", "save_pt"]
+__all__ = ["Parameter", "TorchFileError", "load", "load_all", "save_pt"]
 
 LEGACY = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")  # the magic number of torch < 1.6
 SAVE_AGAIN = (
@@ -50,6 +51,23 @@ def load(path: str | os.PathLike):
     except TorchFileError as error:
         line = " ".join(str(error).split())
         raise TorchFileError(f"{path}: {line}") from error.__cause__
+
+
+def load_all(sources: Sequence[str | os.PathLike]) -> dict:
+    """The tensors of one file, of an index, or of several shards, in one mapping.
+
+    Raises:
+      ValueError: a file that holds no mapping, or a name that occurs in two of them.
+    """
+    merged: dict = {}
+    for source in sources:
+        state = load(source)
+        if not isinstance(state, Mapping):
+            raise ValueError(f"{source} holds {type(state).__name__}, not a state dict")
+        if repeated := sorted(set(state) & set(merged)):
+            raise ValueError(f"{source} repeats {repeated[0]} of an earlier source")
+        merged |= state
+    return merged
 
 
 def _load(path: Path):

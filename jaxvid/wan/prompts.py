@@ -16,10 +16,11 @@ import numpy as np
 from jaxvid.core import checkpoint
 from jaxvid.core.config import build
 from jaxvid.core.files import atomic_path
+from jaxvid.core.torch_file import load_all
 from jaxvid.wan import umt5
 from jaxvid.wan.tokenizer import Tokenizer, Tokens
 from jaxvid.wan.umt5 import Umt5Config
-from jaxvid.wan.umt5_keys import parameters, read
+from jaxvid.wan.umt5_keys import parameters
 
 BATCH = 8  # prompts that one call of a block takes
 PASS = 128  # prompts for which the blocks are read once; 1 GB of states at full size
@@ -65,7 +66,7 @@ class TextEncoder:
     def _open(self):
         """The table of tokens on the host, a function that walks over the blocks, the norm."""
         if self.from_file:
-            _, params = parameters(read([self.path]))
+            _, params = parameters(load_all([self.path]))
 
             def part(name):
                 return params[name]
@@ -96,7 +97,7 @@ def load_encoder(path, dtype: str = "bfloat16") -> TextEncoder:
     """
     path = Path(path).expanduser()
     if path.is_file():
-        config, _ = parameters(read([path]))
+        config, _ = parameters(load_all([path]))
         return TextEncoder(path, dataclasses.replace(config, dtype=dtype))
     info = checkpoint.read_info(path)
     if info.get("model") != "umt5":

@@ -108,23 +108,10 @@ def upstream_shapes(config: Umt5Config) -> dict:
     return state_dict(empty)
 
 
-def read(sources: Sequence) -> dict:
-    """All tensors of one file, of an `.index.json`, or of several shards; none is read yet."""
-    merged: dict = {}
-    for source in sources:
-        state = torch_file.load(source)
-        if not isinstance(state, Mapping):
-            raise ValueError(f"{source} holds {type(state).__name__}, not a state dict")
-        if repeated := sorted(set(state) & set(merged)):
-            raise ValueError(f"{source} repeats {repeated[0]} of an earlier source")
-        merged |= state
-    return merged
-
-
 def convert(sources: Sequence) -> tuple[dict, dict]:
     """Parameters and the note of our checkpoint, of upstream's or transformers' files."""
     try:
-        config, params = parameters(read(sources))
+        config, params = parameters(torch_file.load_all(sources))
     except ValueError as error:
         if str(error).startswith(str(sources[0])):
             raise
