@@ -78,6 +78,14 @@ def _split(x):
     return constrain(x, None, "data", None, "tensor", None)
 
 
+def _gathered(new: KV) -> KV:
+    """Keys and values of a call, all tokens on each device as in the cache.
+
+    Gathered in one piece: the frames they are cut into end in the middle of a device's tokens.
+    """
+    return KV(*(constrain(a, "data", None, "tensor", None) for a in new))
+
+
 def write(cache: KV, layer, new: KV, slots, skip: int = 0) -> KV:
     """Puts the keys and values of some frames into their slots of one layer.
 
@@ -90,6 +98,7 @@ def write(cache: KV, layer, new: KV, slots, skip: int = 0) -> KV:
     """
     frames = slots.shape[0]
     tokens = new.k.shape[1] // frames
+    new = _gathered(new)
 
     def put(array, values):
         for frame in range(skip, frames):
