@@ -11,6 +11,10 @@ from pathlib import Path
 TEMPORARY_PREFIX = ".unfinished-"
 
 
+class InputError(ValueError):
+    """A file to read is missing, damaged or not what it should be; another one may be fine."""
+
+
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Yields a temporary path beside `path` (same suffix) that becomes `path` on a clean exit.

@@ -17,7 +17,7 @@ import imageio.v3
 import numpy as np
 from av.video.reformatter import Colorspace, Interpolation
 
-from jaxvid.core.files import atomic_path
+from jaxvid.core.files import InputError, atomic_path
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".gif")
 WRITTEN_SUFFIXES = (".mp4", ".gif")
@@ -57,7 +57,7 @@ def probe(path: str | os.PathLike) -> VideoInfo:
     """Counts the frames and decodes the first one.
 
     Raises:
-      ValueError: the file is missing, empty, cut off, has no frames or is not a video.
+      InputError: the file is missing, empty, cut off, has no frames or is not a video.
     """
     path = Path(path)
     with _reading(path) as container:
@@ -66,7 +66,7 @@ def probe(path: str | os.PathLike) -> VideoInfo:
     with _reading(path) as container:
         first = next(_decode(container, path), None)
     if first is None:
-        raise ValueError(f"{path}: none of its {frames} frames can be decoded")
+        raise InputError(f"{path}: none of its {frames} frames can be decoded")
     return VideoInfo(frames, *first.shape[:2], fps)
 
 
@@ -82,7 +82,7 @@ def iter_video(
     `scaler` gives the bytes that other readers give.
 
     Raises:
-      ValueError: as `probe`; also a frame that is not there, cannot be decoded or has another
+      InputError: as `probe`; also a frame that is not there, cannot be decoded or has another
         size than the ones before it.
     """
     path = Path(path)
@@ -92,7 +92,7 @@ def iter_video(
     stop = len(times) if frames is None else start + frames
     if not 0 <= start <= stop <= len(times):
         asked = f"{start}..{stop - 1}" if stop > start >= 0 else f"from {start}"
-        raise ValueError(f"{path}: frames {asked} were asked for, but it holds {len(times)}")
+        raise InputError(f"{path}: frames {asked} were asked for, but it holds {len(times)}")
     with _reading(path) as container:
         time = times[start] if seekable and 0 < start < stop else None
         found = _decode(container, path, time, scaler)
@@ -120,36 +120,36 @@ def _checked(frames: Iterator[np.ndarray], path: Path, start: int, stop: int):
     for frame in frames:
         size = size or frame.shape
         if frame.shape != size:
-            raise ValueError(
+            raise InputError(
                 f"{path}: frame {start + count} is {frame.shape[1]}x{frame.shape[0]} pixels, "
                 f"the ones before are {size[1]}x{size[0]}; re-encode it to one size"
             )
         count += 1
         yield frame
     if count < stop - start:
-        raise ValueError(f"{path}: frame {start + count} of {stop} cannot be decoded")
+        raise InputError(f"{path}: frame {start + count} of {stop} cannot be decoded")
 
 
 @contextlib.contextmanager
 def _reading(path: Path):
     """Opens a file that has a video stream; turns what the library raises into one line."""
     if not path.exists():
-        raise ValueError(f"{path}: no such video file")
+        raise InputError(f"{path}: no such video file")
     if not path.is_file():
-        raise ValueError(f"{path}: not a file")
+        raise InputError(f"{path}: not a file")
     if path.stat().st_size == 0:
-        raise ValueError(f"{path}: the file is empty (0 bytes)")
+        raise InputError(f"{path}: the file is empty (0 bytes)")
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
-                raise ValueError(f"{path}: holds no video")
+                raise InputError(f"{path}: holds no video")
             container.streams.video[0].thread_type = "AUTO"
             yield container
     except (av.FFmpegError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "unreadable"
         if not isinstance(error, (av.InvalidDataError, av.EOFError)):
-            raise ValueError(f"{path}: cannot be read as a video ({reason})") from None
-        raise ValueError(f"{path}: damaged or not a video ({reason})") from None
+            raise InputError(f"{path}: cannot be read as a video ({reason})") from None
+        raise InputError(f"{path}: damaged or not a video ({reason})") from None
 
 
 def _times(container, path: Path) -> list[int]:
@@ -157,10 +157,10 @@ def _times(container, path: Path) -> list[int]:
     stream = container.streams.video[0]
     packets = [p for p in container.demux(stream) if p.size]
     if not packets:
-        raise ValueError(f"{path}: the video has no frames")
+        raise InputError(f"{path}: the video has no frames")
     listed = len(stream.index_entries) if "mov" in container.format.name else len(packets)
     if any(p.is_corrupt for p in packets) or len(packets) < listed:
-        raise ValueError(f"{path}: the file is cut off after {len(packets)} frames")
+        raise InputError(f"{path}: the file is cut off after {len(packets)} frames")
     return sorted(-1 if p.pts is None else p.pts for p in packets if not p.is_discard)
 
 
@@ -173,7 +173,7 @@ def _decode(
         container.seek(time, stream=stream, backward=True)
     for frame in container.decode(stream):
         if frame.is_corrupt:
-            raise ValueError(f"{path}: the frame at {frame.time:.3f} s is damaged")
+            raise InputError(f"{path}: the frame at {frame.time:.3f} s is damaged")
         if time is None or frame.pts >= time:
             rgb = frame.reformat(format="rgb24", interpolation=scaler).to_ndarray()
             yield np.rot90(rgb, round(frame.rotation / 90)) if frame.rotation else rgb

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import jaxvid
-from jaxvid.core.files import sha256
+from jaxvid.core.files import InputError, sha256
 from jaxvid.runs.requests import Request
 
 
@@ -74,16 +74,16 @@ class InputHashes:
 
 
 def stat_input(name: str, path: str) -> os.stat_result:
-    """Looks at an input file; a ValueError says if it is missing, no file, empty or locked."""
+    """Looks at an input file; an InputError says if it is missing, no file, empty or locked."""
     if not os.path.exists(path):
-        raise ValueError(f"input {name}={path}: no such file")
+        raise InputError(f"input {name}={path}: no such file")
     if not os.path.isfile(path):
-        raise ValueError(f"input {name}={path}: not a file")
+        raise InputError(f"input {name}={path}: not a file")
     if not os.access(path, os.R_OK):
-        raise ValueError(f"input {name}={path}: permission denied")
+        raise InputError(f"input {name}={path}: permission denied")
     stat = os.stat(path)
     if stat.st_size == 0:
-        raise ValueError(f"input {name}={path}: the file is empty (0 bytes)")
+        raise InputError(f"input {name}={path}: the file is empty (0 bytes)")
     return stat
 
 

@@ -11,7 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from jaxvid.core.files import disk_full
+from jaxvid.core.files import InputError, disk_full
+from jaxvid.runs.causes import kind_of
 from jaxvid.runs.fingerprint import InputHashes, Provenance, code_version, fingerprint
 from jaxvid.runs.manifest import DONE, FAILED, Manifest
 from jaxvid.runs.requests import Chunk, Request
@@ -51,6 +52,7 @@ class Recorder:
         self.devices = ""  # recorded with each result, once it is known
         self.done = 0
         self.failures = []  # (request id, cause)
+        self.kinds = {}  # of these causes, see causes.py
         self.seconds = 0.0  # spent writing
         self._manifest, self._staging, self._hashes = manifest, staging, hashes
         self._provenance = provenance
@@ -69,7 +71,7 @@ class Recorder:
     def fail(self, job: Job, error: BaseException):
         """Drops the files and records the failure."""
         job.error = job.error or error
-        self.failures.append((job.request.id, one_line(job.error)))
+        self._count(job)
         self._submit(self._record_failure, job)
 
     def drop(self, job: Job):
@@ -133,12 +135,17 @@ class Recorder:
             self._staging.commit(self._manifest, row, staged)
             self.done += 1
         if job.error:
-            self.failures.append((job.request.id, one_line(job.error)))
+            self._count(job)
             self._record_failure(job)
+
+    def _count(self, job: Job):
+        self.kinds[job.request.id] = kind_of(job.error)
+        self.failures.append((job.request.id, one_line(job.error)))
 
     def _record_failure(self, job: Job):
         job.discard()
         row = self._row(job, FAILED) | {
+            "kind": kind_of(job.error),
             "error": one_line(job.error),
             "traceback": "".join(traceback.format_exception(job.error)),
         }
@@ -182,7 +189,7 @@ def one_line(error: BaseException) -> str:
     """The cause as a user reads it; ValueErrors of this package need no type before them."""
     text = " ".join(str(error).split()) or "no message"
     text = text if len(text) < LONGEST_CAUSE else text[:LONGEST_CAUSE] + "..."
-    return text if type(error) is ValueError else f"{type(error).__name__}: {text}"
+    return text if type(error) in (ValueError, InputError) else f"{type(error).__name__}: {text}"
 
 
 def _describe(writer, file: str) -> dict:

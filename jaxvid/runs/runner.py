@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from jaxvid.core.files import disk_full
+from jaxvid.core.files import InputError, disk_full
 from jaxvid.runs import gallery
+from jaxvid.runs.causes import ERROR
 from jaxvid.runs.config import RunConfig
 from jaxvid.runs.fingerprint import Provenance
 from jaxvid.runs.progress import Progress
@@ -42,19 +43,25 @@ class Summary:
     done: int
     skipped: int
     failures: list[tuple[str, str]]  # request id, cause
+    kinds: dict[str, str] = dataclasses.field(default_factory=dict)  # by request id: causes.py
     stopped: str = ""  # why the run ended before its last request
     exit_code: int = 0
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """The last lines of a run."""
-        lines = [f"failed: {id}: {cause}" for id, cause in self.failures]
+        lines = [f"failed: {self.explain(id, cause)}" for id, cause in self.failures]
         if self.seconds:
             lines.append(", ".join(f"{k} {v:.1f} s" for k, v in self.seconds.items()))
         if self.stopped:
             lines.append(f"stopped: {self.stopped}; the same command again does the rest")
         counts = f"{self.done} done, {self.skipped} skipped, {len(self.failures)} failed"
         return [*lines, counts]
+
+    def explain(self, id: str, cause: str) -> str:
+        """One line about a failure; its kind is named where the cause may not tell."""
+        kind = self.kinds.get(id, ERROR)
+        return f"{id}: {cause}" if kind == ERROR else f"{id}: {kind}: {cause}"
 
 
 def run(
@@ -88,7 +95,8 @@ def run(
             if config.gallery:
                 _write_gallery(manifest, summary)
     except Interrupted as error:  # before the first request, or a second time
-        summary = Summary(0, 0, [], *why_stopped(error, config))
+        stopped, code = why_stopped(error, config)
+        summary = Summary(0, 0, [], stopped=stopped, exit_code=code)
     for line in summary.lines():
         print(line, flush=True)
     return summary
@@ -148,11 +156,12 @@ class _Run:
         seconds = self.seconds | {"write": self.recorder.seconds, "total": time.monotonic() - start}
         failures = self.recorder.failures
         code = code or (PARTIAL if failures or self.found.failed_before else 0)
-        return Summary(self.recorder.done, skipped, failures, stopped, code, seconds)
+        kinds = self.recorder.kinds
+        return Summary(self.recorder.done, skipped, failures, kinds, stopped, code, seconds)
 
     def _work(self):
         for request, cause in self.found.broken:
-            self.recorder.fail(Job(-1, request), ValueError(cause))
+            self.recorder.fail(Job(-1, request), InputError(cause))
         self._check_limit()
         if not self.found.todo:
             return
