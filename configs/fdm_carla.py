@@ -16,8 +16,8 @@ from jaxvid.core.mesh import MeshConfig
 from jaxvid.data.sources import DataConfig
 from jaxvid.fdm.process import DiffusionConfig
 from jaxvid.fdm.train import TrainConfig
-from jaxvid.fdm.training_settings import RunConfig
 from jaxvid.fdm.unet import UNetConfig
+from jaxvid.runs.training_settings import RunConfig
 
 VARIANTS = ("paper", "tiny")
 

@@ -14,8 +14,8 @@ from jaxvid.core.config import load_config
 from jaxvid.data import sources
 from jaxvid.fdm import keys, sample
 from jaxvid.fdm.train import TrainConfig
-from jaxvid.fdm.training_run import sole_user
 from jaxvid.metrics import command, single
+from jaxvid.runs.training_guard import sole_user
 
 ROOT = Path(__file__).parents[1]
 

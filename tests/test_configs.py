@@ -20,6 +20,7 @@ from jaxvid.fdm.train import TrainConfig
 from jaxvid.fdm.unet import UNetConfig
 from jaxvid.metrics.evaluate import EvaluateConfig
 from jaxvid.runs import config as runs
+from jaxvid.runs import training_settings as runs_training
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(path.name for path in (ROOT / "configs").glob("*.py"))
@@ -28,7 +29,7 @@ TRAINING = SHARED | {
     "network": UNetConfig,
     "diffusion": DiffusionConfig,
     "train": TrainConfig,
-    "run": training_settings.RunConfig,
+    "run": runs_training.RunConfig,
 }
 SAMPLING = SHARED | {"sampling": SampleConfig, "run": runs.RunConfig}
 TRAINED = ("mazes", "minerl", "carla")

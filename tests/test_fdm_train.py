@@ -15,10 +15,13 @@ import pytest
 
 from jaxvid.core import checkpoint, torch_file
 from jaxvid.core.config import load_config, override
-from jaxvid.fdm import keys, training_log, training_run
+from jaxvid.fdm import keys
 from jaxvid.fdm.model import load_model
 from jaxvid.fdm.setup import training_setup
 from jaxvid.fdm.train import initial_state
+from jaxvid.fdm.training_run import FdmTraining
+from jaxvid.runs import training
+from jaxvid.runs.training_log import DivergedError
 
 ROOT = Path(__file__).parents[1]
 CONFIG = str(ROOT / "configs/fdm_demo_train.py:tiny")
@@ -29,6 +32,11 @@ def setup_of(folder, *assignments):
     config = load_config(CONFIG)
     override(config, [f"run.output={folder}", "mesh.data=2", "mesh.view=4", *assignments])
     return training_setup(config)
+
+
+def run(setup):
+    """The state of the networks after the run."""
+    return training.run(FdmTraining(setup))[0]
 
 
 def assert_equal(tree, other):
@@ -42,12 +50,12 @@ def assert_equal(tree, other):
 def undisturbed(tmp_path_factory):
     """The state after six updates in one go."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    return folder, jax.device_get(training_run.run(setup_of(folder)))
+    return folder, jax.device_get(run(setup_of(folder)))
 
 
 def test_a_resumed_run_is_equal_to_the_bit(tmp_path, undisturbed):
-    training_run.run(setup_of(tmp_path, "train.steps=4", "train.save_every=2"))
-    found = training_run.run(setup_of(tmp_path))
+    run(setup_of(tmp_path, "train.steps=4", "train.save_every=2"))
+    found = run(setup_of(tmp_path))
     assert_equal(jax.device_get(found), undisturbed[1])
     rows = list(csv.DictReader((tmp_path / "log.csv").open()))
     assert [row["step"] for row in rows] == ["2", "4", "6"]
@@ -68,7 +76,7 @@ def test_a_killed_run_resumes_equal_to_the_bit(tmp_path, undisturbed):
     process.wait()
     killed_at = checkpoint.latest_step(tmp_path / "checkpoints")
     assert killed_at is not None and killed_at < 6
-    found = training_run.run(setup_of(tmp_path, "train.save_every=1"))
+    found = run(setup_of(tmp_path, "train.save_every=1"))
     assert_equal(jax.device_get(found), undisturbed[1])
 
 
@@ -82,12 +90,12 @@ def test_every_ema_is_a_model_to_sample_from(undisturbed):
 
 def test_other_settings_are_refused(undisturbed):
     with pytest.raises(ValueError, match=r"train\.lr"):
-        training_run.run(setup_of(undisturbed[0], "train.lr=0.5"))
+        run(setup_of(undisturbed[0], "train.lr=0.5"))
 
 
 def test_divergence_stops_with_a_message_and_saves_nothing(tmp_path):
-    with pytest.raises(training_log.DivergedError, match=r"Lower train\.lr"):
-        training_run.run(setup_of(tmp_path, "train.lr=1e30", "train.log_every=1"))
+    with pytest.raises(DivergedError, match=r"Lower train\.lr"):
+        run(setup_of(tmp_path, "train.lr=1e30", "train.log_every=1"))
     assert checkpoint.latest_step(tmp_path / "checkpoints") is None
 
 
@@ -98,7 +106,7 @@ def test_gradient_accumulation_equals_the_whole_batch(tmp_path, undisturbed):
     rounding, so that later ones drift apart.
     """
     microbatch = ("train.microbatch=1", "mesh.data=1", "mesh.view=8")
-    training_run.run(setup_of(tmp_path, *microbatch, "train.steps=2"))
+    run(setup_of(tmp_path, *microbatch, "train.steps=2"))
     found, wanted = (
         next(csv.DictReader((folder / "log.csv").open())) for folder in (tmp_path, undisturbed[0])
     )
@@ -120,7 +128,7 @@ def test_gradient_accumulation_equals_the_whole_batch(tmp_path, undisturbed):
 )
 def test_bad_settings(tmp_path, assignment, message):
     with pytest.raises(ValueError, match=message):
-        training_run.run(setup_of(tmp_path, assignment))
+        run(setup_of(tmp_path, assignment))
 
 
 def test_starts_from_upstream_files(tmp_path):

@@ -15,7 +15,6 @@ import pytest
 
 from jaxvid.core.mesh import MeshConfig
 from jaxvid.data.sources import DataConfig
-from jaxvid.fdm import training_settings
 from jaxvid.fdm.flags import SAMPLING, TRAINING
 from jaxvid.fdm.process import DiffusionConfig
 from jaxvid.fdm.sample_config import SampleConfig
@@ -25,6 +24,7 @@ from jaxvid.fdm.unet import UNetConfig
 from jaxvid.longlive import sample_config as longlive
 from jaxvid.longlive.rollout import RolloutConfig
 from jaxvid.metrics.evaluate import EvaluateConfig
+from jaxvid.runs import training_settings
 from jaxvid.runs.config import RunConfig
 
 ROOT = Path(__file__).parents[1]

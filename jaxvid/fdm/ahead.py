@@ -12,11 +12,12 @@ from ml_collections import ConfigDict
 from jaxvid.core.ahead import Program, abstract
 from jaxvid.core.mesh import make_mesh, over_data, replicated
 from jaxvid.fdm import train
-from jaxvid.fdm.benchmark import example_frames, update_function
+from jaxvid.fdm.benchmark import example_frames
 from jaxvid.fdm.model import abstract_parameters
 from jaxvid.fdm.process import DiffusionConfig, make_process
 from jaxvid.fdm.sampler import call_noise, denoise_window
 from jaxvid.fdm.setup import sampling_settings, training_setup
+from jaxvid.fdm.training_run import update_function
 from jaxvid.fdm.training_settings import Setup
 from jaxvid.fdm.unet import UNetConfig
 

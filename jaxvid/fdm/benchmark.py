@@ -10,12 +10,14 @@ import numpy as np
 
 from jaxvid.core.mesh import make_mesh
 from jaxvid.data.sources import open_source
-from jaxvid.fdm import sample, train, training_run
+from jaxvid.fdm import sample
 from jaxvid.fdm.model import Model, condition, evaluate, load_model, save_model
 from jaxvid.fdm.process import make_process
 from jaxvid.fdm.sample_config import Settings
+from jaxvid.fdm.training_run import FdmTraining
 from jaxvid.fdm.training_settings import Setup
 from jaxvid.fdm.unet import Frames
+from jaxvid.runs import training
 from jaxvid.runs.benchmark import CompileClock, Subject, first_runs, seconds, start_seconds
 from jaxvid.runs.requests import Stage
 from jaxvid.runs.writers import open_writer
@@ -111,44 +113,29 @@ def write(settings: Settings, request) -> None:
 def training_subject(name: str, setup: Setup) -> Subject:
     """Stages of training: one update, reading its batch, writing a checkpoint of the model."""
     once = {"start: python, imports": start_seconds("jaxvid.fdm.training_run")}
-    source = open_source(setup.data, "train")
-    mesh = make_mesh(setup.mesh)
+    system, mesh = FdmTraining(setup), make_mesh(setup.mesh)
+    system.open(mesh)
     kept = {}
 
     def prepare():
-        kept["state"], kept["history"] = training_run.start(setup, mesh)
-        jax.block_until_ready(kept["state"])
+        kept["state"], _ = jax.block_until_ready(training.start(system))
 
     once["start: parameters, optimiser"] = seconds(prepare)
-    feed = training_run.Feed(setup, source, mesh, 0)
-    batch = feed(0, kept["history"])
-    update = functools.partial(one_update, setup, kept, batch, mesh)
+    feed = system.feed(0)
+    batch = feed(0, kept["state"])
+
+    def update():
+        with jax.set_mesh(mesh):
+            kept["state"], _ = jax.block_until_ready(system.update(kept["state"], batch))
+
     once |= first_runs(update, CompileClock())
     stages = {
-        "input: one batch": lambda: jax.block_until_ready(feed(0, kept["history"])),
+        "input: one batch": lambda: jax.block_until_ready(feed(0, kept["state"])),
         "one update": update,
-        "output: one checkpoint": lambda: save(setup, kept["state"].params),
+        "output: one checkpoint": lambda: save(setup, kept["state"][0].params),
     }
     facts = {"batch_size": setup.train.batch_size, "max_frames": setup.train.max_frames}
     return Subject(name, once, stages, facts)
-
-
-@functools.cache
-def update_function(setup: Setup):
-    """The jitted update of a run."""
-    process, key = make_process(setup.diffusion), jax.random.key(setup.train.seed + 1)
-
-    def update(state, batch):
-        batch = batch._replace(clean=batch.clean.astype(jnp.float32) / 127.5 - 1)
-        return train.train_step(setup.train, setup.network, process, state, batch, key)
-
-    return jax.jit(update, donate_argnums=0)
-
-
-def one_update(setup: Setup, kept: dict, batch, mesh) -> None:
-    """Updates the state that is kept."""
-    with jax.set_mesh(mesh):
-        kept["state"], _ = jax.block_until_ready(update_function(setup)(kept["state"], batch))
 
 
 def save(setup: Setup, params) -> None:

@@ -1,23 +1,13 @@
 """Settings of a training run, ours and in upstream's terms."""
 
 import dataclasses
-from pathlib import Path
 
-from jaxvid.core.files import check_writable
 from jaxvid.core.mesh import MeshConfig
 from jaxvid.data.sources import DataConfig
 from jaxvid.fdm import train
 from jaxvid.fdm.process import DiffusionConfig
 from jaxvid.fdm.unet import UNetConfig
-
-
-@dataclasses.dataclass(frozen=True)
-class RunConfig:
-    """Where a run keeps what it makes, and where it starts."""
-
-    output: str = ""
-    start_from: str = ""  # checkpoint of ours or upstream `.pt`, for the initial parameters
-    stop_after: float = 0.0  # minutes after which to save and end; 0: never
+from jaxvid.runs.training_settings import LOOP_FIELDS, RunConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,15 +22,7 @@ class Setup:
     mesh: MeshConfig
 
     def __post_init__(self):
-        if not self.run.output:
-            raise ValueError("run.output is empty; name a folder for checkpoints and logs")
-        check_writable(self.run.output, "run.output")
-        if self.run.stop_after < 0:
-            raise ValueError(f"run.stop_after={self.run.stop_after} is negative; 0 means never")
-
-    @property
-    def folder(self) -> Path:
-        return Path(self.run.output).expanduser()
+        self.run.check()
 
     @property
     def fingerprint(self) -> dict:
@@ -48,9 +30,8 @@ class Setup:
         fields = {
             name: dataclasses.asdict(getattr(self, name)) for name in ("network", "diffusion")
         }
-        free = ("steps", "log_every", "save_every", "sample_every", "keep")
         settings = dataclasses.asdict(self.train)
-        fields["train"] = {name: settings[name] for name in settings if name not in free}
+        fields["train"] = {name: settings[name] for name in settings if name not in LOOP_FIELDS}
         fields["data"] = dataclasses.asdict(self.data) | {"cache_mb": 0, "root": ""}
         return fields
 
