@@ -1,13 +1,8 @@
 """The text encoder drawn from a seed, for tests and for measuring speed: `models.random=True`."""
 
 import dataclasses
-import functools
-from collections.abc import Iterator
 
-import jax
-import jax.numpy as jnp
-
-from jaxvid.core.random_tree import draw
+from jaxvid.core.block_stream import Part, drawn
 from jaxvid.wan import umt5
 from jaxvid.wan.prompts import TextEncoder
 
@@ -21,15 +16,6 @@ class RandomEncoder(TextEncoder):
     def identity(self) -> str:
         return f"random {self.seed} {dataclasses.asdict(self.config)}"
 
-    def _open(self):
+    def part(self) -> Part:
         abstract = umt5.abstract_parameters(self.config)
-        part = functools.partial(draw, seed=self.seed, dtype=self.config.dtype)
-
-        def blocks() -> Iterator[dict]:
-            for i in range(self.config.layers):
-                drawn = part(abstract[f"block_{i}"], name=f"block_{i}")
-                yield jax.tree.map(jnp.asarray, drawn)
-
-        norm = jax.tree.map(jnp.asarray, part(abstract["norm"], name="norm"))
-        table = part({"embedding": abstract["embedding"]}, name="table")["embedding"]
-        return table, blocks, norm
+        return drawn(abstract, self.seed, self.config.dtype)

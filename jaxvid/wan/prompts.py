@@ -4,18 +4,16 @@ The encoder is read block by block, so that neither host nor device ever holds a
 """
 
 import dataclasses
-import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxvid.core import checkpoint
+from jaxvid.core import block_stream, checkpoint
+from jaxvid.core.array_cache import ArrayCache
+from jaxvid.core.block_stream import Part, Stream
 from jaxvid.core.config import build
-from jaxvid.core.files import atomic_path
 from jaxvid.core.torch_file import load_all
 from jaxvid.wan import umt5
 from jaxvid.wan.tokenizer import Tokenizer, Tokens
@@ -41,51 +39,31 @@ class TextEncoder:
 
     def identity(self) -> str:
         """Tells encoders apart, without reading them."""
-        if not self.from_file:
-            return checkpoint.fingerprint(self.path)
-        stat = self.path.stat()
-        return f"{self.path.name} {stat.st_size} {stat.st_mtime_ns}"
+        return block_stream.identity(self.path, [self.path] if self.from_file else [])
 
     def encode(self, tokens: Tokens) -> list[np.ndarray]:
         """The (length, c) float32 embeddings of each prompt, in order."""
-        table, blocks, norm = self._open()
+        encoder = block_stream.stream(self.part(), self.config.layers, self.config.dtype)
         rows = []
         for start in range(0, len(tokens.ids), PASS):
             part = Tokens(*(a[start : start + PASS] for a in tokens))
-            rows += self._encode_pass(part, table, blocks(), norm)
+            rows += self._encode_pass(part, encoder)
         return rows
 
-    def _encode_pass(self, tokens: Tokens, table, blocks, norm) -> list[np.ndarray]:
+    def _encode_pass(self, tokens: Tokens, encoder: Stream) -> list[np.ndarray]:
         order, batches = in_batches(tokens)
-        states = umt5.encode(self.config, table, blocks, norm, batches)
+        table, blocks, norm = encoder
+        states = umt5.encode(self.config, table, blocks(), norm, batches)
         rows = [r for x, (_, mask) in zip(states, batches, strict=True)
                 for r in umt5.prompt_rows(x, mask)]  # fmt: skip
         found = {int(prompt): row for prompt, row in zip(order, rows, strict=True)}
         return [found[i] for i in range(len(tokens.ids))]
 
-    def _open(self):
-        """The table of tokens on the host, a function that walks over the blocks, the norm."""
+    def part(self) -> Part:
+        """Reads the parameters of one part."""
         if self.from_file:
-            _, params = parameters(load_all([self.path]))
-
-            def part(name):
-                return params[name]
-        else:
-
-            def part(name):
-                return checkpoint.restore(self.path, part=name)
-
-        def blocks() -> Iterator[dict]:
-            for i in range(self.config.layers):
-                yield self._place(part(f"block_{i}"))
-
-        norm = jax.tree.map(jnp.asarray, part("norm"))
-        return part("embedding"), blocks, norm
-
-    def _place(self, params):
-        return jax.tree.map(
-            lambda a: jnp.asarray(np.asarray(a, jnp.dtype(self.config.dtype))), params
-        )
+            return parameters(load_all([self.path]))[1].__getitem__
+        return block_stream.stored(self.path)
 
 
 def load_encoder(path, dtype: str = "bfloat16") -> TextEncoder:
@@ -123,28 +101,23 @@ def in_batches(tokens: Tokens) -> tuple[np.ndarray, list[Tokens]]:
 
 
 class PromptCache:
-    """A folder of embeddings, one `.npy` file for each prompt and encoder."""
+    """Embeddings kept in a folder, by prompt and encoder."""
 
     def __init__(self, folder, identity: str):
         """identity: of the encoder, see `TextEncoder.identity`."""
-        self.folder = Path(folder).expanduser()
+        self.files = ArrayCache(folder)
         self.identity = identity
 
-    def path(self, ids: np.ndarray, mask: np.ndarray) -> Path:
-        key = json.dumps([self.identity, ids[: mask.sum()].tolist()])
-        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
+    def _key(self, ids: np.ndarray, mask: np.ndarray) -> str:
+        return json.dumps([self.identity, ids[: mask.sum()].tolist()])
 
     def read(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
         """What was written for this prompt; None if there is nothing, or it is damaged."""
-        try:
-            rows = np.load(self.path(ids, mask), allow_pickle=False)
-        except (OSError, ValueError, EOFError):
-            return None
-        return rows if rows.ndim == 2 and len(rows) == mask.sum() else None
+        rows = self.files.read(self._key(ids, mask))
+        return rows if rows is not None and rows.ndim == 2 and len(rows) == mask.sum() else None
 
     def write(self, ids: np.ndarray, mask: np.ndarray, rows: np.ndarray) -> None:
-        with atomic_path(self.path(ids, mask)) as temporary:
-            np.save(temporary, rows)
+        self.files.write(self._key(ids, mask), rows)
 
 
 def embed_prompts(
