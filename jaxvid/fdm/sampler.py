@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
+from jaxvid.core.noise import normal
 from jaxvid.fdm import diffusion
 from jaxvid.fdm.model import condition, evaluate
 from jaxvid.fdm.process import Process
@@ -179,7 +180,7 @@ def call_noise(keys, window: int, shape):
 
     def noise(i):
         def draw(key):
-            return jax.random.normal(jax.random.fold_in(key, i), shape)
+            return normal(jax.random.fold_in(key, i), shape)
 
         return jax.vmap(draw)(keys)
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxvid.core.noise import normal
 from jaxvid.fdm import diffusion
 from jaxvid.fdm.frames import check_distribution
 from jaxvid.fdm.model import network
@@ -144,7 +145,7 @@ def update(config: TrainConfig, state: State, gradient) -> State:
 
 def video_noise(key, row, shape):
     """Standard normal noise of the video in a row of the batch."""
-    return jax.random.normal(jax.random.fold_in(key, row), shape)
+    return normal(jax.random.fold_in(key, row), shape)
 
 
 def train_step(config: TrainConfig, unet: UNetConfig, process: Process, state: State, batches, key):

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvid.core import flow
+from jaxvid.core.noise import normal
 from jaxvid.core.rope import MAX_FRAMES
 from jaxvid.longlive.cache import Window
 from jaxvid.wan.dit import KV
@@ -307,6 +308,6 @@ def keyed_noise(key, config: RolloutConfig, shape: Sequence[int]) -> Callable[[i
     @jax.jit
     def noise(frame):
         keys = jax.vmap(jax.random.fold_in, (0, None))(key, frame)
-        return jnp.moveaxis(jax.vmap(lambda one: jax.random.normal(one, size))(keys), 0, 1)
+        return jnp.moveaxis(jax.vmap(lambda one: normal(one, size))(keys), 0, 1)
 
     return noise

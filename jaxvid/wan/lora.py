@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from jaxvid.core.noise import uniform
+
 TARGETS = r"blocks/((self_attn|cross_attn)/[qkvo]|ffn_in|ffn_out)"  # every linear layer of a block
 
 
@@ -73,7 +75,7 @@ def initial_adapters(params: Mapping, config: LoraConfig, key) -> dict:
         layers, inputs, outputs = flatten_dict(params, sep="/")[f"{place}/kernel"].shape
         bound = 1 / math.sqrt(inputs)
         shape = (layers, inputs, config.rank)
-        adapters[f"{place}/a"] = jax.random.uniform(this, shape, minval=-bound, maxval=bound)
+        adapters[f"{place}/a"] = uniform(this, shape, bound)
         adapters[f"{place}/b"] = jnp.zeros((layers, config.rank, outputs))
     return unflatten_dict(adapters, sep="/")
 
