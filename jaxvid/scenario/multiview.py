@@ -8,16 +8,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from jaxvid.core.video import read_video
+from jaxvid.core.views import CAMERAS
 
-VIEWS = {  # camera to key, in the order of the model's view ids
-    "camera_front_wide_120fov": "front_wide",
-    "camera_cross_right_120fov": "cross_right",
-    "camera_rear_right_70fov": "rear_right",
-    "camera_rear_tele_30fov": "rear",
-    "camera_rear_left_70fov": "rear_left",
-    "camera_cross_left_120fov": "cross_left",
-    "camera_front_tele_30fov": "front_tele",
-}
+VIEWS = {camera: view for view, camera in CAMERAS.items()}  # in the order of the view ids
 LAYOUT = (  # what lies beside what around the vehicle
     (
         "camera_cross_left_120fov",

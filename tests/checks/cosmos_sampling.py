@@ -1,0 +1,110 @@
+"""Checks of cosmos's goldens of sampling: schedules, solver, noise, texts, chunks, grids."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+
+from jaxvid.core import solvers
+from jaxvid.cosmos import chunks, conditions, outputs, schedule
+
+
+def check_scheduler(case):
+    io = case.io
+    for name, settings in case.config["config"]["cases"].items():
+        make = schedule.karras if settings.get("use_kerras_sigma") else schedule.shifted
+        shift = (settings["shift"],) if "shift" in settings else ()
+        levels = make(settings["num_steps"], *shift)
+        np.testing.assert_array_equal(levels.timesteps, io[f"{name}.timesteps"], name)
+        np.testing.assert_allclose(levels.sigmas, io[f"{name}.sigmas"], rtol=1e-6, err_msg=name)
+        target = io[f"{name}.target"]
+        rows = solvers.unipc(levels.sigmas)
+
+        def step(state, row, target=target):
+            sigma = jnp.maximum(row.sigma, 1e-3)
+            velocity = (state.x - target) / sigma * 0.9 + 0.1 * jnp.sin(3 * state.x)
+            state = solvers.step(state, velocity, row)
+            return state, state.x
+
+        _, found = jax.lax.scan(step, solvers.begin(jnp.asarray(io[f"{name}.x_init"])), rows)
+        case.close(found, io[f"{name}.trajectory"], name)
+
+
+def check_loop(case):
+    """The stub generator of the case: a mixture of video, control and seed."""
+    io, config = case.io, case.config["config"]
+    views, overlap = config["n_views"], config["chunk_overlap"]
+    frames, total = config["chunk_size"], config["frames_per_view"]
+    ours = lambda a: rearrange(a, "1 c (v t) h w -> v t h w c", v=views)  # noqa: E731
+    video, control = ours(io["video"]), ours(io["control"])
+    given = config["num_conditional_pixel_frames"]
+    counts = given if isinstance(given, list) else [given] * views
+    layout = chunks.Layout(frames, overlap, chunks.chunks_within(total, frames, overlap))
+    assert layout.total == total and layout.chunks == len(config["per_chunk"])
+
+    def make(window):
+        part = slice(window.start, window.start + frames)
+        seen = np.concatenate([window.past, video[:, part][:, window.past.shape[1] :]], axis=1)
+        wanted = config["per_chunk"][window.chunk]
+        seed = config["seed"] + window.chunk
+        assert seed == wanted["seed"]
+        pixels = [overlap] * views if window.chunk else counts
+        latent = [conditions.latent_count(n) for n in pixels]
+        np.testing.assert_array_equal(latent, wanted["num_conditional_latent_frames"])
+        name = f"chunk{window.chunk}"
+        np.testing.assert_array_equal(seen, ours(io[f"{name}.video"]), name)
+        np.testing.assert_array_equal(control[:, part], ours(io[f"{name}.control"]), name)
+        mixed = 0.6 * seen / np.float32(255) + 0.3 * control[:, part] / np.float32(255)
+        return np.clip(mixed + 0.01 * (seed % 7), 0, 1).astype(np.float32)
+
+    pieces = chunks.autoregress(make, layout, video[:, : max(counts)], levels=outputs.truncated)
+    found = np.concatenate([piece.frames for piece in pieces], axis=1)
+    theirs = lambda a: rearrange(a, "v t h w c -> c (v t) h w")  # noqa: E731
+    case.close(theirs(found), io["out_video"])
+    case.close(theirs(control[:, : layout.total] / np.float32(255)), io["out_control"])
+
+
+def check_conditions(case):
+    io, config = case.io, case.config["config"]
+    views, front = config["n_views"], config["front_camera_position"]
+    prompt, empty, negative = (io[f"{n}_emb"][0] for n in ("prompt", "empty", "negative"))
+    assert config["empty_string"] == conditions.EMPTY
+    flat = lambda a: rearrange(a, "v n c -> 1 (v n) c")  # noqa: E731
+    case.close(flat(conditions.assemble(prompt, empty, front, views)), io["single_pos"])
+    case.close(flat(conditions.assemble(negative, empty, front, views)), io["single_neg"])
+    positive, negatives = conditions.per_view(io["multi_view_embs"], negative)
+    case.close(flat(positive), io["multi_pos"])
+    case.close(flat(negatives), io["multi_neg"])
+    frames = config["state_t"]
+    for request, wanted in zip(config["mask_requests"], io["condition_masks"], strict=True):
+        counts = request if isinstance(request, list) else [request] * views
+        case.close(conditions.given_mask(counts, frames).ravel(), wanted, str(request))
+    found = [conditions.latent_count(int(n)) for n in io["pixel_counts"]]
+    np.testing.assert_array_equal(found, io["latent_counts"])
+
+
+def check_layout(case):
+    io, frames = case.io, case.config["config"]["frames_per_view"]
+    ours = lambda a: rearrange(a, "c (v t) h w -> v t h w c", t=frames)  # noqa: E731
+    theirs = lambda a: rearrange(a, "t h w c -> c t h w")  # noqa: E731
+    video, control = ours(io["video"]), ours(io["control"])
+    for name, wanted in io.items():
+        if name in ("video", "control"):
+            continue
+        if name == "grid_3x3":
+            found = outputs.square_grid(video)
+        else:
+            count = int(name.rpartition("_")[2])
+            views = range(count)
+            found = outputs.around_grid(video[:count], views)
+            if "control" in name:
+                found = outputs.with_controls(video[:count], control[:count], views)
+        case.close(theirs(found), wanted, name)
+
+
+CHECKS = {
+    "cosmos/scheduler_tables": check_scheduler,
+    "cosmos/autoregressive_loop": check_loop,
+    "cosmos/text_and_condition_batch": check_conditions,
+    "cosmos/output_layout": check_layout,
+}
