@@ -175,5 +175,7 @@ def embeddings(config: TextConfig, table, blocks: Iterable, norm, ids, positions
 
     Arguments as `states`. Each layer's part leaves the device when it is made.
     """
-    parts = states(config, table, blocks, norm, ids, positions)
-    return np.concatenate([np.asarray(rounded(x, config.dtype)) for x in parts], axis=-1)
+    found = np.empty((*np.shape(ids), config.layers, config.width), config.dtype)
+    for i, x in enumerate(states(config, table, blocks, norm, ids, positions)):
+        found[:, :, i] = np.asarray(rounded(x, config.dtype))
+    return rearrange(found, "b n l c -> b n (l c)")

@@ -77,7 +77,7 @@ class Tokenizer:
         self.clean: Callable[[str], str] = CLEANING[cleaning]
         self.length = length
         self.path = path
-        self._tokenizer = _read(path)
+        self._tokenizer = read_tokenizer(path)
         self._tokenizer.enable_truncation(length)
         self.padding_id = _padding_id(self._tokenizer, path)
         self._tokenizer.enable_padding(length=length, pad_id=self.padding_id)
@@ -98,7 +98,8 @@ class Tokenizer:
         return text[max(end for _, end in encoding.offsets) :].strip()
 
 
-def _read(path: Path) -> tokenizers.Tokenizer:
+def read_tokenizer(path: Path) -> tokenizers.Tokenizer:
+    """The contents of a `tokenizer.json`; raises ValueError, in one line, if it is none."""
     try:
         return tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the package raises nothing narrower

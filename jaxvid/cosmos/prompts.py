@@ -1,0 +1,259 @@
+"""Embeddings of Cosmos' prompts: given in files, kept on disk, or made by the text encoder.
+
+The encoder is read layer by layer and stays only while it works: with 7 billion parameters in
+bfloat16, that is 1 GB on a device and on the host instead of 15.
+"""
+
+import dataclasses
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import jax
+import numpy as np
+
+from jaxvid.core import block_stream, checkpoint, torch_file
+from jaxvid.core.array_cache import ArrayCache, as_numbers
+from jaxvid.core.block_stream import Part
+from jaxvid.core.config import build
+from jaxvid.core.mesh import MeshConfig, make_mesh
+from jaxvid.cosmos import text, text_keys
+from jaxvid.cosmos.text import TOKENS, TextConfig
+from jaxvid.cosmos.tokens import Tokenizer
+
+PASS = 16  # prompts for which the layers are read once; 1.6 GB of embeddings at full size
+SHOWN = 60  # characters of a prompt in a message
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptConfig:
+    """Where the embeddings of prompts come from; the first source that has one serves."""
+
+    precomputed: tuple[str, ...] = ()  # .npz, .safetensors or .pt files of prompt: (512, c)
+    embeddings: str = "~/.cache/jaxvid/cosmos"  # folder that keeps those once made; "": none
+    encoder: str = "checkpoints/Cosmos-Reason1-7B"  # the release's folder, or converted; "": none
+    tokenizer: str = ""  # tokenizer.json or its folder; "": beside the encoder
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"  # of the encoder and the embeddings
+    random: bool = False  # no encoder file: one drawn from a seed, for tests and speed
+    random_seed: int = 0
+
+    def __post_init__(self):
+        if self.random and not self.tokenizer:
+            raise ValueError("text.random=True needs text.tokenizer, e.g. data/tokenizer_qwen")
+
+    @property
+    def tokenizer_path(self) -> str:
+        """ "" if there is neither an encoder nor a tokenizer."""
+        return self.tokenizer or self.encoder
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptSettings:
+    """Checked sources; `network` is the encoder's shape, None if there is none."""
+
+    config: PromptConfig
+    network: TextConfig | None
+
+    @property
+    def embedding_width(self) -> int | None:
+        """Channels of an embedding; None if only the files that hold them can tell."""
+        return self.network.embedding_width if self.network else None
+
+    def identity(self) -> str:
+        """Tells encoders apart, without reading them."""
+        config = self.config
+        if config.random:
+            return f"random {config.random_seed} {dataclasses.asdict(self.network)}"
+        path = Path(config.encoder).expanduser()
+        files = [] if _is_ours(path) else text_keys.locate(path)[0]
+        return f"{block_stream.identity(path, files)} {config.dtype}"
+
+    def part(self) -> Part:
+        """Reads the parameters of one part of the encoder."""
+        config = self.config
+        path = Path(config.encoder).expanduser()
+        if config.random:
+            abstract = text.abstract_parameters(self.network)
+            return block_stream.drawn(abstract, config.random_seed, config.dtype)
+        if _is_ours(path):
+            return block_stream.stored(path)
+        return _read(path)[1].__getitem__
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether it is a checkpoint of ours, not safetensors of the release."""
+    return path.is_dir() and not any(path.glob("*.safetensors*"))
+
+
+def _read(path: Path) -> tuple[TextConfig, dict]:
+    files, settings = text_keys.locate(path)
+    return text_keys.parameters(torch_file.load_all(files), **settings)
+
+
+def prompt_settings(config: PromptConfig, random: TextConfig | None = None) -> PromptSettings:
+    """Checks that the sources are there and tells the encoder's shape, without reading numbers.
+
+    random: the shape with `config.random`.
+    Raises:
+      ValueError: no file there, or of another model.
+    """
+    for path in config.precomputed:
+        if not Path(path).expanduser().is_file():
+            raise ValueError(f"text.precomputed={path}: there is no such file")
+    if config.random:
+        return _with_tokenizer(PromptSettings(config, _typed(random, config)))
+    if not config.encoder:
+        if not config.precomputed:
+            raise ValueError("text.encoder and text.precomputed are empty: give one of them")
+        return PromptSettings(config, None)
+    path = Path(config.encoder).expanduser()
+    if not path.exists():
+        raise ValueError(
+            f"text.encoder={path}: there is no such folder; see README, section Cosmos, for the "
+            "downloads, or set text.encoder='' and give text.precomputed"
+        )
+    try:
+        network = _describe(path)
+    except ValueError as error:
+        raise ValueError(f"text.encoder={path}: {error}") from error
+    return _with_tokenizer(PromptSettings(config, _typed(network, config)))
+
+
+def _typed(network: TextConfig, config: PromptConfig) -> TextConfig:
+    return dataclasses.replace(network, dtype=config.dtype)
+
+
+def _describe(path: Path) -> TextConfig:
+    if not _is_ours(path):
+        return _read(path)[0]
+    info = checkpoint.read_info(path)
+    if info.get("model") != "cosmos_text":
+        raise ValueError(f"is a checkpoint of {info.get('model')!r}, not of 'cosmos_text'")
+    return build(TextConfig, info["config"], f"{path}: config")
+
+
+def _with_tokenizer(settings: PromptSettings) -> PromptSettings:
+    size = Tokenizer(settings.config.tokenizer_path).size
+    if size > settings.network.vocabulary:
+        raise ValueError(
+            f"text.tokenizer={settings.config.tokenizer_path} has {size} tokens, the encoder knows "
+            f"{settings.network.vocabulary}: give files of one release"
+        )
+    return settings
+
+
+def cut_notes(settings: PromptSettings, texts: Sequence[str]) -> list[str]:
+    """A line for each prompt of which only 512 tokens are read, with what is left out."""
+    if not settings.config.tokenizer_path:
+        return []
+    tokenizer = Tokenizer(settings.config.tokenizer_path)
+    ends = {prompt: tokenizer.cut(prompt) for prompt in dict.fromkeys(texts)}
+    return [
+        f"prompt {_short(prompt)} is longer than {TOKENS} tokens; cut: {end!r}"
+        for prompt, end in ends.items()
+        if end
+    ]
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """Raises ValueError for an empty prompt; a view without one has a single space."""
+    if "" in texts:
+        raise ValueError("a prompt is empty: say what the video shows")
+
+
+def text_embeddings(settings: PromptSettings, texts: Sequence[str]) -> dict[str, np.ndarray]:
+    """The (512, c) embedding of each text, in `config.dtype`; large ones are mapped from disk.
+
+    The encoder is read only for texts that neither `precomputed` nor the kept ones have, and is
+    gone when this returns.
+    Raises:
+      ValueError: an empty text, a precomputed array of another shape, or no encoder for a text.
+    """
+    check_texts(texts)
+    texts = list(dict.fromkeys(texts))
+    found = precomputed(settings, texts)
+    rest = [prompt for prompt in texts if prompt not in found]
+    if rest and settings.network is None:
+        raise ValueError(
+            f"text.precomputed has no embedding of {_short(rest[0])} ({len(rest)} prompts in all): "
+            "add it, or name text.encoder"
+        )
+    if rest:
+        found |= _kept_or_made(settings, rest)
+    widths = {array.shape[-1] for array in found.values()}
+    if len(widths) > 1:
+        raise ValueError(f"embeddings of prompts are {sorted(widths)} wide: use those of one model")
+    return {prompt: found[prompt] for prompt in texts}
+
+
+def _kept_or_made(settings: PromptSettings, texts: list[str]) -> dict[str, np.ndarray]:
+    config, shape = settings.config, (TOKENS, settings.embedding_width)
+    ids = Tokenizer(config.tokenizer_path)(texts)
+    identity = settings.identity()
+    keys = {t: json.dumps([identity, row.tolist()]) for t, row in zip(texts, ids, strict=True)}
+    cache = ArrayCache(config.embeddings) if config.embeddings else None
+    found = {}
+    if cache:
+        kept = {prompt: cache.read(key, mapped=True) for prompt, key in keys.items()}
+        found = {t: a for t, a in kept.items() if a is not None and a.shape == shape}
+    missing = [i for i, prompt in enumerate(texts) if prompt not in found]
+    for start in range(0, len(missing), PASS):
+        chosen = missing[start : start + PASS]
+        for i, array in zip(chosen, encode(settings, ids[chosen]), strict=True):
+            found[texts[i]] = array
+            if cache:
+                cache.write(keys[texts[i]], array)
+                found[texts[i]] = cache.read(keys[texts[i]], mapped=True)
+    return found
+
+
+def encode(settings: PromptSettings, ids: np.ndarray) -> np.ndarray:
+    """(b, 512, c) embeddings of tokens (b, 512), by one reading of the encoder's layers.
+
+    Runs on one device, whatever the mesh: the work is small, the layers come from the disk.
+    """
+    network = settings.network
+    encoder = block_stream.stream(settings.part(), network.layers, network.dtype)
+    table, blocks, norm = encoder
+    with jax.set_mesh(make_mesh(MeshConfig(), jax.local_devices()[:1])):
+        return text.embeddings(network, table, blocks(), norm, ids)
+
+
+def precomputed(settings: PromptSettings, texts: Sequence[str]) -> dict[str, np.ndarray]:
+    """Those of the texts that the given files have; a file maps prompts to arrays.
+
+    Raises:
+      ValueError: an array that is not (512, c) or (1, 512, c), or not as wide as the encoder's.
+    """
+    found = {}
+    for path in settings.config.precomputed:
+        for prompt, array in _contents(Path(path).expanduser(), set(texts)).items():
+            array = array[0] if array.ndim == 3 and len(array) == 1 else array
+            width = settings.embedding_width or array.shape[-1]
+            if array.shape != (TOKENS, width):
+                raise ValueError(
+                    f"text.precomputed={path}: {_short(prompt)} has shape {array.shape}, not "
+                    f"{(TOKENS, width)}"
+                )
+            found[prompt] = array.astype(settings.config.dtype)
+    return found
+
+
+def _contents(path: Path, names: set[str]) -> dict[str, np.ndarray]:
+    """The arrays of these names that a file has."""
+    if path.suffix != ".npz":
+        content = torch_file.load(path)
+        if not isinstance(content, Mapping):
+            raise ValueError(f"{path} holds {type(content).__name__}, not prompts with arrays")
+        return {name: np.asarray(content[name]) for name in names & set(content)}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: as_numbers(file[name]) for name in names & set(file.files)}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is no .npz file of arrays: {error}") from error
+
+
+def _short(prompt: str) -> str:
+    return repr(prompt if len(prompt) <= SHOWN else f"{prompt[: SHOWN - 3]}...")
