@@ -41,7 +41,10 @@ class Case:
         return json.loads((self.folder / name).read_text())
 
     def weights(self) -> dict:
-        """Upstream's state dict of the case or of the neighbour it names."""
+        """Upstream's state dict of the case or of the neighbour (file or folder) it names."""
+        if "weights_from" in self.config.get("config", {}):
+            neighbour = self.folder.parent / self.config["config"]["weights_from"]
+            return load_file(neighbour / "weights.safetensors")
         return load_file(self.folder / self.config.get("weights_from", "weights.safetensors"))
 
     def group(self, prefix: str) -> dict:

@@ -1,12 +1,15 @@
 """Checks of cosmos's goldens of sampling: schedules, solver, noise, texts, chunks, grids."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
+from checks import cosmos_network as nets
 from jaxvid.core import solvers
-from jaxvid.cosmos import chunks, conditions, outputs, schedule
+from jaxvid.cosmos import chunks, conditions, noise, outputs, sample, schedule
 
 
 def check_scheduler(case):
@@ -28,6 +31,82 @@ def check_scheduler(case):
 
         _, found = jax.lax.scan(step, solvers.begin(jnp.asarray(io[f"{name}.x_init"])), rows)
         case.close(found, io[f"{name}.trajectory"], name)
+
+
+def run_sampler(case, io, texts, facts, noises):
+    """Samples as the case says, and yields the velocities (two and guided) and the next latents.
+
+    Args:
+      io: x0, control_latent, condition_mask, view_indices of the run.
+      texts: positive and negative, (1, (v m), c).
+      facts: the settings of the run.
+    """
+    config, params = nets.load(case)
+    views = facts["n_views"]
+    ours = functools.partial(nets.by_view, views=views)
+    words = [rearrange(jnp.asarray(t), "b (v m) c -> b v m c", v=views) for t in texts]
+    mask = ours(io["condition_mask"])[..., 0, 0, 0]
+    ids = jnp.asarray(io["view_indices"][0].reshape(views, -1)[:, 0])
+    np.testing.assert_array_equal(ids, facts["view_ids"])
+    counts = facts["conditional_latent_frames"]
+    counts = counts if isinstance(counts, list) else [counts] * views
+    np.testing.assert_array_equal(mask[0], conditions.given_mask(counts, mask.shape[2]))
+    rest = {"control": ours(io["control_latent"]), "given": mask, "view_ids": ids, "padding": None}
+
+    def network(x, timestep, guided):
+        scale = case.config["config"].get("control_weight", 1.0)
+        call = functools.partial(nets.velocity, config, params, x, timestep[None], scale, **rest)
+        return call(text=words[0]), call(text=words[1]) if guided else None
+
+    guidance = case.config["config"]["guidance"]
+    plan = sample.plan_steps(
+        sample.SamplerConfig(shift=case.config["config"]["shift"]),
+        case.config["config"]["num_steps"],
+        guidance,
+    )
+    given = sample.Given(ours(io["x0"]), mask)
+    state = solvers.begin(ours(noises))
+    for step in plan:
+        timestep = jnp.asarray(step.timestep)
+        pair = sample.velocities(network, state.x, timestep, given, ours(noises), True)
+        guided = sample.velocity(
+            network, guidance, "guided", state.x, timestep, given, ours(noises)
+        )
+        state = solvers.step(state, guided, step.row)
+        yield *pair, guided, state
+
+
+def check_sampler(case):
+    io, facts = case.io, case.config["config"]
+    views = facts["n_views"]
+    x0 = nets.by_view(io["x0"], views)
+    drawn = noise.of_upstream(facts["numpy_seed"], 1, views, x0.shape[2:])
+    np.testing.assert_array_equal(nets.theirs(drawn), io["noise"])
+    levels = schedule.shifted(facts["num_steps"], facts["shift"])
+    np.testing.assert_array_equal(levels.timesteps, io["timesteps"])
+    np.testing.assert_allclose(levels.sigmas, io["sigmas"], rtol=1e-6)
+    texts = (io["text"], io["neg_text"])
+    names = ("cond_velocity", "uncond_velocity", "velocity", "x0_pred", "latents")
+    for i, found in enumerate(run_sampler(case, io, texts, facts, io["noise"])):
+        *three, state = found
+        for name, array in zip(names, (*three, state.clean[0], state.x), strict=True):
+            case.close(nets.theirs(array), io[name][i], f"{name} {i}")
+    case.close(nets.theirs(state.x), io["out"], "out")
+
+
+def check_ranks(case):
+    io, config = case.io, case.config["config"]
+    texts = (io["text"], np.zeros_like(io["text"]))
+    for name, facts in config["cases"].items():
+        arrays = {n.removeprefix(f"{name}."): a for n, a in io.items()}
+        shape = (facts["frames_per_view"], *facts["latent_hw"], arrays["x0"].shape[1])
+        draw = functools.partial(noise.of_upstream, facts["numpy_seed"], shape=shape)
+        for ranks in facts["cp_sizes"]:
+            drawn = nets.theirs(draw(ranks, facts["n_views"]))
+            wanted = "noise_drawn" if ranks == 1 else f"noise_effective_cp{ranks}"
+            np.testing.assert_array_equal(drawn, arrays[wanted], f"{name} {ranks}")
+            *_, last = run_sampler(case, arrays, texts, facts, drawn)
+            case.close(nets.theirs(last[-1].x), arrays[f"out_cp{ranks}"], f"{name} {ranks}")
 
 
 def check_loop(case):
@@ -104,6 +183,8 @@ def check_layout(case):
 
 CHECKS = {
     "cosmos/scheduler_tables": check_scheduler,
+    "cosmos/sampler": check_sampler,
+    "cosmos/sampler_context_parallel": check_ranks,
     "cosmos/autoregressive_loop": check_loop,
     "cosmos/text_and_condition_batch": check_conditions,
     "cosmos/output_layout": check_layout,
