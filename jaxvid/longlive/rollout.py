@@ -298,16 +298,17 @@ def scheduled(texts: Sequence, switch_frames: Sequence[int]) -> Callable[[int], 
     return text_at
 
 
-def keyed_noise(key, config: RolloutConfig, shape: Sequence[int]) -> Callable[[int], jax.Array]:
+def keyed_noise(keys, config: RolloutConfig, shape: Sequence[int]) -> Callable[[int], jax.Array]:
     """`noise` for `generate`, by frame, so that a resumed video gets what it would have got.
 
-    key: (b,) keys, one per request (`core.noise.request_key`); shape: (h, w, c) of latents.
+    keys: (b,), one per request (`core.noise.request_key`); shape: (h, w, c) of latents.
     """
     size = (len(config.steps), config.block, *shape)
+    return functools.partial(_draw, size, keys)
 
-    @jax.jit
-    def noise(frame):
-        keys = jax.vmap(jax.random.fold_in, (0, None))(key, frame)
-        return jnp.moveaxis(jax.vmap(lambda one: normal(one, size))(keys), 0, 1)
 
-    return noise
+@functools.partial(jax.jit, static_argnums=0)
+def _draw(size, keys, frame):
+    """(s, b, t, h, w, c) of the block that starts at a frame; size: the same without b."""
+    keys = jax.vmap(jax.random.fold_in, (0, None))(keys, frame)
+    return jnp.moveaxis(jax.vmap(lambda key: normal(key, size))(keys), 0, 1)

@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxvid.core.mesh import make_mesh, over_data, replicated
-from jaxvid.core.noise import normal, request_key
+from jaxvid.core.noise import request_key
 from jaxvid.core.video import FFMPEG_SCALER, read_video, to_float
 from jaxvid.longlive import models, rollout
 from jaxvid.longlive.cache import CausalWan
@@ -115,9 +115,7 @@ class Generator:
     def noise(self, keys: Sequence) -> Callable[[int], jax.Array]:
         """Noise of a block by its first frame, see rollout.advance; `keys` are one per request."""
         keys = jax.device_put(jnp.stack(keys), over_data(self.mesh))
-        config = self.settings.rollout
-        size = (len(config.steps), config.block, *self.settings.latent_shape)
-        return functools.partial(_noise, size, keys)
+        return rollout.keyed_noise(keys, self.settings.rollout, self.settings.latent_shape)
 
     def text(self, prompts: Sequence[str]) -> jax.Array:
         """(b, m, c) embeddings of one prompt for each video of a call."""
@@ -186,13 +184,6 @@ def within(mesh, blocks: Iterator) -> Iterator:
         if block is None:
             return
         yield block
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _noise(size, keys, frame):
-    """(s, b, t, h, w, c) of the block that starts at a frame; size: the same without b."""
-    keys = jax.vmap(jax.random.fold_in, (0, None))(keys, frame)
-    return jnp.moveaxis(jax.vmap(lambda key: normal(key, size))(keys), 0, 1)
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
