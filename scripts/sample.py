@@ -6,6 +6,8 @@ and `--upstream_config=FILE.yaml` of LongLive (section "LongLive").
 """
 
 import sys
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 from ml_collections import ConfigDict
@@ -18,10 +20,14 @@ from jaxvid.fdm.flags import sampling_overrides
 from jaxvid.fdm.mode import FdmMode, draw_schedule
 from jaxvid.longlive.mode import LongLiveMode
 from jaxvid.longlive.upstream import yaml_overrides
+from jaxvid.runs.clips import Clips
 from jaxvid.runs.config import RunConfig
+from jaxvid.runs.fingerprint import Provenance
 from jaxvid.runs.mode import Mode
-from jaxvid.runs.plan import print_plan
-from jaxvid.runs.runner import run
+from jaxvid.runs.plan import Plan, print_plan
+from jaxvid.runs.requests import Generator, Request
+from jaxvid.runs.runner import Summary, run
+from jaxvid.runs.serve import serve
 from jaxvid.runs.share import this_share
 from jaxvid.runs.survey import survey
 
@@ -31,41 +37,75 @@ MODES = {"fdm": FdmMode, "longlive": LongLiveMode}
 def sample(argv: list[str]) -> int:
     """Config, requests, plan, run; returns the runner's exit code."""
     config, rest = parse_arguments(sampling_overrides(yaml_overrides(argv)))
-    if unknown := [word for word in rest if word != "--plan"]:
+    if unknown := [word for word in rest if word not in ("--plan", "--serve")]:
         raise ValueError(f"unknown argument {unknown[0]}")
     if config.get("sampling", {}).get("visualise"):
         print(*draw_schedule(config), sep="\n")
         return 0
+    if "--serve" in rest:  # asked by run_parallel: one video after another, on this process's GPU
+        distributed.keep_compilations()
+        return serve(Clips(mode_class(config), config, make))
     distributed.start()  # before anything that touches a device, such as reading a .pt file
     distributed.keep_compilations()
     return work(open_mode(config), config, only_plan="--plan" in rest)
 
 
-def open_mode(config: ConfigDict) -> Mode:
-    """The mode that the config names, with its settings checked."""
+def mode_class(config: ConfigDict) -> type[Mode]:
+    """The mode that the config names."""
     name = config.get("mode")
     if name not in MODES:
         raise ValueError(f"config.mode={name!r} is not one of {', '.join(MODES)}")
-    return MODES[name](config)
+    return MODES[name]
 
 
-def work(mode: Mode, config: ConfigDict, only_plan: bool) -> int:
-    """Prints the plan, then makes what is missing."""
+def open_mode(config: ConfigDict) -> Mode:
+    """The same, with the settings checked."""
+    return mode_class(config)(config)
+
+
+class Prepared(NamedTuple):
+    """What is known of a run before anything is loaded; `share` is what this process does."""
+
+    config: RunConfig
+    requests: list[Request]
+    share: list[Request]
+    provenance: Provenance
+    plan: Plan
+
+
+def prepare(mode: Mode, config: ConfigDict) -> Prepared:
+    """Checks the settings of the run and all requests."""
     run_fields = dict(config.get("run", {})) | {"output": mode.output}
     run_config = build(RunConfig, run_fields, "config.run")
     check_writable(run_config.output, "output")
     requests = mode.requests()
-    provenance, plan = mode.provenance(), mode.plan(requests)
-    process = (jax.process_index(), jax.process_count())
-    share = this_share(run_config.shard, process).select(requests)
-    if only_plan:
-        print_plan(plan, survey(share, run_config, provenance))
-        return 0
-    print("\n".join(plan.lines()), flush=True)
-    summary = run(lambda: mode.load(share), requests, run_config, provenance, process)
+    share = this_share(run_config.shard, this_process()).select(requests)
+    return Prepared(run_config, requests, share, mode.provenance(), mode.plan(requests))
+
+
+def this_process() -> tuple[int, int]:
+    return jax.process_index(), jax.process_count()
+
+
+def work(mode: Mode, config: ConfigDict, only_plan: bool) -> int:
+    """Prints the plan, then makes what is missing; returns the exit code."""
+    if not only_plan:
+        return make(mode, config, mode.load).exit_code
+    found = prepare(mode, config)
+    print_plan(found.plan, survey(found.share, found.config, found.provenance))
+    return 0
+
+
+def make(mode: Mode, config: ConfigDict, load: Callable[[list[Request]], Generator]) -> Summary:
+    """Makes what is missing; `load` is called if that is anything."""
+    found = prepare(mode, config)
+    print("\n".join(found.plan.lines()), flush=True)
+    summary = run(
+        lambda: load(found.share), found.requests, found.config, found.provenance, this_process()
+    )
     if not summary.stopped:
         mode.finish()
-    return summary.exit_code
+    return summary
 
 
 if __name__ == "__main__":

@@ -15,10 +15,16 @@ class VideoFolder(Source):
     """All videos under a folder and its subfolders, by natural order of their paths.
 
     With subfolders train/ and test/ these are the splits. Otherwise the last `held_out` videos are
-    the test split and the rest the train split; with held_out=0 both are the whole folder.
+    the test split and the rest the train split; with held_out=0 both are the whole folder. A file
+    in place of the folder is the only video.
     """
 
     def __init__(self, folder: str | Path, split: str, held_out: int = 0):
+        path = Path(folder).expanduser()
+        if path.is_file():
+            self.folder, self.where = DataFolder(path.parent), str(path)
+            self.paths, self.ignored = [path], 0
+            return
         folder = DataFolder(folder)
         has_splits = all((folder.path / name).is_dir() for name in ("train", "test"))
         self.folder = DataFolder(folder.path / split) if has_splits else folder

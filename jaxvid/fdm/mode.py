@@ -38,6 +38,14 @@ class FdmMode:
         del requests
         return sample.load(self.settings, self.embed)
 
+    @staticmethod
+    def take_clip(config: ConfigDict, path: str) -> None:
+        config.data.update(name="videos", root=path, prepared="", test_videos=0)
+
+    def take_over(self, generator: sample.Generator, requests: Sequence[Request]) -> bool:
+        del requests
+        return generator.take_over(self.settings)
+
     def finish(self) -> None:
         sample.write_model_config(self.settings)
 

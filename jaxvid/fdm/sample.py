@@ -188,18 +188,28 @@ class Generator:
     """Completes batches of videos, call by call of a scheme."""
 
     def __init__(self, settings: Settings, embed=None):
-        self.settings = settings
         self.mesh = make_mesh(settings.mesh, jax.local_devices())  # processes share out requests
         self.batch_size = batch_size(settings, self.mesh.shape["data"])
         self.devices = f"{self.mesh.size} x {jax.devices()[0].device_kind}"
         self.params = load_model(settings.checkpoint, replicated(self.mesh)).params
-        self.source = open_source(settings.data, settings.sampling.split)
         self.process = make_process(settings.diffusion)
         self.embed = embed
         self.given = np.zeros(settings.T, bool)
         self.given[sorted(settings.given_frames())] = True
-        self._read = functools.lru_cache(maxsize=4 * self.batch_size)(self.source.__getitem__)
+        self._open(settings)
         self._complete = jax.jit(self._complete_call, donate_argnums=1)
+
+    def _open(self, settings: Settings) -> None:
+        self.settings = settings
+        self.source = open_source(settings.data, settings.sampling.split)
+        self._read = functools.lru_cache(maxsize=4 * self.batch_size)(self.source.__getitem__)
+
+    def take_over(self, settings: Settings) -> bool:
+        """Goes on with other videos, if nothing else differs; says whether it does."""
+        same = dataclasses.replace(self.settings, data=settings.data, output=settings.output)
+        if same == settings:
+            self._open(settings)
+        return same == settings
 
     def group(self, request: Request) -> int:
         """All requests of a run have the same shapes."""

@@ -32,5 +32,13 @@ class LongLiveMode:
     def load(self, requests: Sequence[Request]) -> sample.Generator:
         return sample.load(self.settings, requests)
 
+    @staticmethod
+    def take_clip(config: ConfigDict, path: str) -> None:
+        config.sampling.video = path
+
+    def take_over(self, generator: sample.Generator, requests: Sequence[Request]) -> bool:
+        del requests  # their prompts are those of the settings
+        return generator.take_over(self.settings)
+
     def finish(self) -> None:
         pass

@@ -1,5 +1,6 @@
 """LongLive as a generator of the runner: block by block, each decoded while the next is made."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 
@@ -46,6 +47,14 @@ class Generator:
         self.batch_size = batch_size(settings, self.mesh.shape["data"])
         self.params = models.load_transformer(settings, self.mesh)
         self.vae = models.load_vae(settings, self.decoder_mesh)
+
+    def take_over(self, settings: Settings) -> bool:
+        """Goes on with another clip, if nothing else differs; says whether it does."""
+        clip = dataclasses.replace(self.settings.sampling, video=settings.sampling.video)
+        same = dataclasses.replace(self.settings, sampling=clip) == settings
+        if same:
+            self.settings = settings
+        return same
 
     def network(self, frames: int) -> CausalWan:
         """The transformer with the cache of a video of so many latent frames."""

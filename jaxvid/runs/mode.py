@@ -11,6 +11,10 @@ from jaxvid.runs.requests import Generator, Request
 class Mode(Protocol):
     """A checked config of one mode. No method but `load` reads parameters.
 
+    A mode that makes something of a single video has two members more, which runs.clips uses:
+    `take_clip(config, path)` (static) changes a config so that it makes that video, and
+    `take_over(generator, requests)` says whether a generator of another video now serves this one.
+
     Attributes:
       output: the folder of all outputs, "" if the config names none.
     """

@@ -1,0 +1,190 @@
+"""Gives the videos of a folder to workers, until all are done or given up.
+
+Exit codes are those of runner.py. With `round_robin` the n-th video belongs to worker n modulo
+their number; with `dynamic` each worker takes the longest (in bytes) that is left.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import os
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxvid.runs import parallel
+from jaxvid.runs.causes import INPUT
+from jaxvid.runs.manifest import lock
+from jaxvid.runs.parallel import ParallelConfig, Video
+from jaxvid.runs.parallel_table import Table
+from jaxvid.runs.parallel_worker import Outcome, RefusedError, Worker
+from jaxvid.runs.runner import PARTIAL, STOPPED, Interrupted, stoppable
+
+POLL = 0.02  # seconds
+LOCK = ".run_parallel.lock"
+
+
+@dataclasses.dataclass
+class Results:
+    """What became of the videos."""
+
+    done: list[Video] = dataclasses.field(default_factory=list)
+    skipped: list[Video] = dataclasses.field(default_factory=list)  # there from an earlier run
+    failed: list[tuple[Video, Outcome]] = dataclasses.field(default_factory=list)
+    failed_before: list[Video] = dataclasses.field(default_factory=list)  # and not retried
+    stopped: str = ""
+    exit_code: int = 0
+
+    def lines(self) -> list[str]:
+        lines = [f"failed: {v.path}: {o.kind}: {o.cause}{log_of(v)}" for v, o in self.failed]
+        if self.stopped:
+            lines.append(f"stopped: {self.stopped}; the same command again does the rest")
+        before = f", {len(self.failed_before)} failed before" if self.failed_before else ""
+        counts = f"{len(self.done)} done, {len(self.skipped)} skipped, {len(self.failed)} failed"
+        return [*lines, counts + before]
+
+
+def run_parallel(config: ParallelConfig) -> int:
+    """Works through the folder and prints how it goes; returns the exit code.
+
+    Raises:
+      ValueError: no videos, too few GPUs, another run_parallel at work here, or a script that
+        refuses its arguments.
+    """
+    gpus = parallel.gpu_names(config.num_gpus)
+    videos = parallel.find_videos(config.video_root)
+    with _only_one(Path(config.video_root).expanduser()):
+        results = _Run(config, videos, gpus).run()
+    for line in results.lines():
+        print(line, flush=True)
+    return results.exit_code
+
+
+class _Run:
+    def __init__(self, config: ParallelConfig, videos: Sequence[Video], gpus: Sequence[str]):
+        self.config, self.identity, self.results = config, config.identity(), Results()
+        self.workers = [Worker(config, i, gpu) for i, gpu in enumerate(gpus)]
+        todo = [video for video in videos if self._is_left(video)]
+        self.queues = queues(todo, len(gpus), config.schedule)
+        self.table = Table(self.workers, self.results, len(todo))
+
+    def run(self) -> Results:
+        results = self.results
+        try:
+            with stoppable(), self._workers_end(), self.table:
+                while self._step():
+                    self.table.show()
+                    time.sleep(POLL)
+        except Interrupted as error:
+            number = error.args[0]
+            results.stopped = f"interrupted by {signal.Signals(number).name}"
+            results.exit_code = 128 + number
+        except RefusedError as error:
+            raise ValueError(f"--script={self.config.script}: {error}") from None
+        if results.failed or results.failed_before:
+            results.exit_code = results.exit_code or PARTIAL
+        return results
+
+    def _is_left(self, video: Video) -> bool:
+        """Sorts out what needs no worker."""
+        config, results = self.config, self.results
+        if video.error:
+            results.failed.append((video, Outcome(INPUT, video.error)))
+        elif config.resume and not config.retry_failed and self._failed_before(video):
+            results.failed_before.append(video)
+        elif config.resume and not config.keep and parallel.is_finished(video, self.identity):
+            results.skipped.append(video)  # a script that is kept looks for itself
+        else:
+            return True
+        return False
+
+    def _failed_before(self, video: Video) -> bool:
+        return parallel.has_failed(video, self.identity)
+
+    def _step(self) -> bool:
+        """Takes what workers have finished and gives them more; whether anything is left."""
+        self._check_limit()
+        for worker, queue in zip(self.workers, self.queues, strict=True):
+            if worker.video is not None and (outcome := worker.outcome()) is not None:
+                self._take(worker, queue, outcome)
+                self._check_limit()
+            if worker.video is None and queue and not self.results.stopped:
+                video = queue.popleft()
+                video.output.mkdir(parents=True, exist_ok=True)
+                parallel.write_marker(video, parallel.RUNNING, self.identity)
+                worker.give(video)
+        busy = any(worker.video is not None for worker in self.workers)
+        return busy or (any(self.queues) and not self.results.stopped)
+
+    def _check_limit(self) -> None:
+        count, limit = len(self.results.failed), self.config.failure_limit
+        if count >= limit and not self.results.stopped:
+            self.results.stopped = f"{count} failed, the limit is {limit}"
+            self.results.exit_code = STOPPED
+
+    def _take(self, worker: Worker, queue: collections.deque, outcome: Outcome) -> None:
+        video, worker.video = worker.video, None
+        seconds = round(time.monotonic() - worker.since, 3)
+        again = outcome.kind not in ("", INPUT) and video.attempts <= self.config.retries
+        facts = {"kind": outcome.kind, "cause": outcome.cause, "seconds": seconds}
+        facts["gpu"] = worker.gpu
+        if again:
+            queue.append(video)
+        elif outcome.kind:
+            worker.failed += 1
+            self.results.failed.append((video, outcome))
+            parallel.write_marker(video, parallel.FAILED, self.identity, **facts)
+        else:
+            worker.done += 1
+            (self.results.skipped if outcome.skipped else self.results.done).append(video)
+            parallel.write_marker(video, parallel.DONE, self.identity, **facts)
+        self.table.log(worker, video, outcome, seconds, again)
+
+    @contextlib.contextmanager
+    def _workers_end(self):
+        """However this ends, no process stays: told first, then killed after `grace` seconds."""
+        try:
+            yield
+            deadline = time.monotonic() + self.config.grace
+        except BaseException:
+            deadline = time.monotonic() + self.config.grace
+            for worker in self.workers:
+                worker.tell(signal.SIGTERM)
+            raise
+        finally:
+            try:
+                for worker in self.workers:
+                    worker.end(deadline)
+            finally:  # a second Ctrl-C waits no longer
+                for worker in self.workers:
+                    worker.end(0)
+
+
+def log_of(video: Video) -> str:
+    """Where to read more, if anything was tried."""
+    return f"; log: {video.log}" if video.attempts else ""
+
+
+def queues(todo: Sequence[Video], workers: int, schedule: str) -> list[collections.deque]:
+    """What each worker takes its videos from; with `dynamic` it is the same queue for all."""
+    if schedule == "dynamic":
+        return [collections.deque(sorted(todo, key=lambda v: -v.bytes))] * workers
+    return [collections.deque(todo[i::workers]) for i in range(workers)]
+
+
+@contextlib.contextmanager
+def _only_one(root: Path):
+    try:
+        file = os.open(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise ValueError(
+            f"cannot write to {root}: {error.strerror}; results go beside the videos"
+        ) from None
+    try:
+        if not lock(file, root, wait=False):
+            raise ValueError(f"another run_parallel is at work in {root}; wait for it")
+        yield
+        (root / LOCK).unlink(missing_ok=True)
+    finally:
+        os.close(file)

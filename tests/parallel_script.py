@@ -1,0 +1,50 @@
+"""A script that takes a video: python parallel_script.py --video_path V --output_dir O
+
+The text in the "video" says what to do: sleep SECONDS, crash, crash once, fail, exit2, hang, child.
+With --serve it takes many.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+
+def work(video: str, output: str) -> None:
+    start, word = time.time(), Path(video).read_text().split()[0]
+    print("working on", video, flush=True)
+    if word == "child":
+        child = subprocess.Popen(["sleep", "600"])
+        Path(output, "child").write_text(str(child.pid))
+    if word in ("hang", "child"):
+        Path(output, "pid").write_text(str(os.getpid()))
+        time.sleep(600)
+    once = Path(output, "crashed")
+    if word == "crash" or (word == "once" and not once.exists()):
+        once.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if word == "memory":
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 byte")
+    if word == "fail":
+        raise ValueError("no such luck")
+    if word[0].isdigit():
+        time.sleep(float(word))
+    facts = {"start": start, "end": time.time(), "pid": os.getpid()}
+    facts["gpu"] = os.environ["CUDA_VISIBLE_DEVICES"]
+    Path(output, "result.json").write_text(json.dumps(facts))
+
+
+if __name__ == "__main__":
+    if "--refuse" in sys.argv:
+        sys.exit("parallel_script.py: refused" if "--serve" not in sys.argv else 2)
+    if "--serve" in sys.argv:
+        from jaxvid.runs.serve import serve
+
+        sys.exit(serve(work))
+    arguments = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
+    work(arguments["--video_path"], arguments["--output_dir"])

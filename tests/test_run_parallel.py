@@ -1,0 +1,271 @@
+"""A folder of videos over worker processes: shares, crashes, timeouts, signals, resuming."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from fake_mode import FakeConfig, FakeGenerator, fake_plan, fake_requests
+from ml_collections import ConfigDict
+
+from jaxvid.runs import parallel
+from jaxvid.runs.causes import INPUT, KILLED, MEMORY, TIMEOUT
+from jaxvid.runs.clips import Clips
+from jaxvid.runs.config import RunConfig
+from jaxvid.runs.fingerprint import Provenance
+from jaxvid.runs.parallel import ParallelConfig, find_videos, gpu_names
+from jaxvid.runs.parallel_run import queues, run_parallel
+from jaxvid.runs.parallel_worker import environment
+from jaxvid.runs.runner import run
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = str(Path(__file__).with_name("parallel_script.py"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Writes "videos" whose text says what becomes of them; returns their folder."""
+
+    def write(**texts):
+        for name, text in texts.items():
+            path = tmp_path / f"{name.replace('__', '/')}.mp4"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return tmp_path
+
+    return write
+
+
+def go(folder, gpus=2, **fields) -> int:
+    return run_parallel(ParallelConfig(str(folder), gpus, SCRIPT, **fields))
+
+
+def result(path) -> dict:
+    return json.loads((Path(path) / "result.json").read_text())
+
+
+def marker(path) -> dict:
+    return json.loads((Path(path) / parallel.MARKER).read_text())
+
+
+def test_videos_are_found_but_not_results(folder):
+    root = folder(b="1", a="1", sub__c="1", same="1", holds="1", holds__inner="1", empty="")
+    (root / "same.MKV").write_text("1")
+    (root / "notes.txt").write_text("1")
+    (root / "a").mkdir()
+    (root / "a" / "result.mp4").write_text("1")
+    (root / "a" / parallel.MARKER).write_text("{}")
+    videos = find_videos(root)
+    names = [str(video.path.relative_to(root)) for video in videos]
+    wanted = "a.mp4 b.mp4 empty.mp4 holds/inner.mp4 holds.mp4 same.MKV same.mp4 sub/c.mp4"
+    assert names == wanted.split()
+    errors = {v.path.name: v.error for v in videos if v.error}
+    assert errors.keys() == {"same.mp4", "same.MKV", "holds.mp4", "empty.mp4"}
+    assert "same.MKV and same.mp4" in errors["same.mp4"] and "0 bytes" in errors["empty.mp4"]
+    (root / "none").mkdir()
+    with pytest.raises(ValueError, match="holds no"):
+        find_videos(root / "none")
+
+
+def test_any_script_runs_and_what_is_done_is_left(folder, capsys):
+    root = folder(a="go", sub__b="go", c="go")
+    assert go(root) == 0
+    found = {p: result(root / p) for p in ("a", "c", "sub/b")}
+    assert [facts["gpu"] for facts in found.values()] == ["0", "1", "0"]
+    assert len({facts["pid"] for facts in found.values()}) == 3
+    assert "working on" in (root / "a" / parallel.LOG).read_text()
+    assert go(root) == 0 and "0 done, 3 skipped" in capsys.readouterr().out
+    (root / "a" / "result.json").unlink()  # lost
+    os.utime(root / "c.mp4", (1, 1))  # another file, as far as we know
+    assert go(root) == 0 and "2 done, 1 skipped" in capsys.readouterr().out
+    assert go(root, resume=False) == 0 and "3 done" in capsys.readouterr().out
+    assert {result(root / p)["pid"] for p in found}.isdisjoint(f["pid"] for f in found.values())
+
+
+def test_arguments_of_scripts(tmp_path):
+    config = ParallelConfig(str(tmp_path), 1, SCRIPT, ("--in={video}", "-o", "{output}/x"))
+    video, output = tmp_path / "{output}.mp4", tmp_path / "b"
+    assert config.command_of(tmp_path / "a.mp4", output)[0] == f"--in={tmp_path}/a.mp4"
+    usual = ParallelConfig(str(tmp_path), 1, SCRIPT, ("--x",)).command_of(video, output)
+    assert usual == ["--x", "--video_path", str(video), "--output_dir", str(output)]
+
+
+def test_a_kept_worker_survives_failures_and_is_replaced_after_a_crash(folder, capsys):
+    root = folder(a="go", b="fail", c="go", d="crash", e="go", f="once", g="memory", h="go")
+    assert go(root, gpus=1, keep=True) == 3
+    pids = {name: result(root / name)["pid"] for name in "acefh"}
+    assert pids["a"] == pids["c"] and len(set(pids.values())) == 4  # two crashes, one twice
+    assert [marker(root / name)["kind"] for name in "bdg"] == [INPUT, KILLED, MEMORY]
+    assert [marker(root / name)["attempts"] for name in "abdfg"] == [1, 1, 2, 2, 2]
+    text = capsys.readouterr().out
+    assert "5 done, 0 skipped, 3 failed" in text and "SIGKILL" in text
+    assert f"{root}/b.mp4: bad input: no such luck; log: {root}/b/{parallel.LOG}" in text
+    assert "working on" in (root / "h" / parallel.LOG).read_text()
+
+
+def test_processes_that_fail_or_hang(folder, capsys):
+    root = folder(a="hang", b="go", c="fail", d="go")
+    begin = time.monotonic()
+    assert go(root, timeout=1.5, retries=0, grace=1) == 3
+    assert time.monotonic() - begin < 10
+    assert marker(root / "a")["kind"] == TIMEOUT and marker(root / "b")["status"] == "done"
+    assert "exit code 1: ValueError: no such luck" in marker(root / "c")["cause"]
+    assert gone(int((root / "a" / "pid").read_text()))
+    capsys.readouterr()
+    assert go(root, retry_failed=False) == 3
+    assert "0 done, 2 skipped, 0 failed, 2 failed before" in capsys.readouterr().out
+
+
+def test_limits_of_failures(folder):
+    root = folder(a="fail", b="fail", c="fail", d="go")
+    assert go(root, gpus=1, retries=0, fail_fast=True) == 4
+    assert not (root / "b").exists()
+    assert go(root, gpus=1, retries=0, max_failures=2) == 4
+    assert (root / "b").exists() and not (root / "c").exists()
+
+
+def test_a_wrong_command_is_one_line(folder):
+    root = folder(a="go", b="go")
+    with pytest.raises(ValueError, match=r"--script=.*exit code 2"):
+        go(root, keep=True, arguments=("--refuse",))
+    assert not (root / "a" / "result.json").exists()
+
+
+def test_dynamic_schedule_is_close_to_the_ideal_split(folder):
+    """One of ten units and ten of one, over two workers: within 15 % of ten units."""
+    unit = 0.3
+    lengths = {f"v{n}": str(unit) for n in range(10)} | {"v4": str(10 * unit) + " " * 50}
+    root = folder(**lengths, v10=str(unit))
+    assert go(root, schedule="dynamic", keep=True) == 0
+    found = [result(p.with_suffix("")) for p in root.glob("*.mp4")]
+    took = max(f["end"] for f in found) - min(f["start"] for f in found)
+    assert took < 1.15 * 10 * unit
+    assert len({f["pid"] for f in found}) == 2
+
+
+def test_queues():
+    videos = [parallel.Video(Path(f"{n}.mp4"), n) for n in (1, 5, 2, 4, 3)]
+    names = lambda queue: [v.bytes for v in queue]  # noqa: E731
+    assert [names(q) for q in queues(videos, 2, "round_robin")] == [[1, 2, 3], [5, 4]]
+    first, second = queues(videos, 2, "dynamic")
+    assert first is second and names(first) == [5, 4, 3, 2, 1]
+
+
+def test_gpus_of_workers():
+    assert gpu_names(2, {"CUDA_VISIBLE_DEVICES": "4,GPU-7,6"}, []) == ["4", "GPU-7"]
+    assert gpu_names(3, {}, []) == ["0", "1", "2"]
+    for environ, devices in (({"CUDA_VISIBLE_DEVICES": "4"}, []), ({}, ["nvidia0"])):
+        with pytest.raises(ValueError, match="use at most 1"):
+            gpu_names(2, environ, devices)
+    found = environment("3", {"SLURM_ARRAY_TASK_ID": "1", "PATH": "x"})
+    assert found["CUDA_VISIBLE_DEVICES"] == "3" and "SLURM_ARRAY_TASK_ID" not in found
+
+
+def gone(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"
+    return True
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_no_process_outlives_an_interrupted_run(folder, keep, number, code):
+    root = folder(a="child", b="hang")
+    command = [sys.executable, f"{ROOT}/scripts/run_parallel.py", f"--video_root={root}"]
+    command += ["--num_gpus=2", "--grace=5", f"--script={SCRIPT}", *["--keep"] * keep]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    files = [root / "a" / "pid", root / "b" / "pid"]
+    wait_until(lambda: all(f.exists() and f.read_text() for f in files))
+    process.send_signal(number)
+    text, _ = process.communicate(timeout=30)
+    assert process.returncode == code, text
+    assert "same command again" in text or number == signal.SIGKILL
+    if number == signal.SIGINT:
+        files.append(root / "a" / "child")
+    else:  # of a killed run, what scripts start themselves is theirs to end
+        os.kill(int((root / "a" / "child").read_text()), signal.SIGKILL)
+    wait_until(lambda: all(gone(int(f.read_text())) for f in files))
+
+
+def test_two_runs_in_one_folder(folder):
+    root = folder(a="2", b="go")
+    command = [sys.executable, f"{ROOT}/scripts/run_parallel.py", f"--video_root={root}"]
+    process = subprocess.Popen([*command, "--num_gpus=1", f"--script={SCRIPT}"])
+    wait_until(lambda: (root / "a" / parallel.LOG).exists())
+    with pytest.raises(ValueError, match="another run_parallel"):
+        go(root)
+    assert process.wait(timeout=30) == 0
+
+
+class FakeMode:
+    """Counts how often parameters are loaded; a clip's text decides the number of frames."""
+
+    loads = 0
+
+    def __init__(self, config):
+        self.output, self.clip = config.run.output, config.clip
+        self.frames = 4 if "long" in Path(self.clip).read_text() else 2
+
+    def requests(self):
+        fake = FakeConfig(requests=1, frames=self.frames, size=16)
+        return fake_requests(fake, {"clip": self.clip})
+
+    def load(self, requests):
+        FakeMode.loads += 1
+        return FakeGenerator(FakeConfig(frames=self.frames, size=16, seconds=0))
+
+    @staticmethod
+    def take_clip(config, path):
+        config.clip = path
+
+    def take_over(self, generator, requests):
+        return generator.config.frames == self.frames
+
+
+def make(mode, config, load):
+    requests = mode.requests()
+    print(fake_plan(FakeConfig(), requests).lines())
+    return run(lambda: load(requests), requests, RunConfig(**config.run), Provenance())
+
+
+def test_clips_share_one_generator(folder, tmp_path):
+    root = folder(a="short", b="short", c="long")
+    config = ConfigDict({"mode": "fake", "clip": "", "run": {"output": "", "shard": ""}})
+    clips = Clips(FakeMode, config, make)
+    FakeMode.loads = 0
+    answers = [clips(str(root / f"{n}.mp4"), str(root / n)) for n in ("a", "b", "a", "c")]
+    assert [a["skipped"] for a in answers] == [False, False, True, False]
+    assert not any(a["code"] for a in answers) and FakeMode.loads == 2
+    assert (root / "b" / "clip_0000" / "samples.npy").exists()
+    with pytest.raises(ValueError, match="nothing of a single video"):
+        Clips(object, config, make)
+
+
+@pytest.mark.slow
+def test_jaxvid_over_a_folder(tmp_path):
+    """The demo model completes three copies of the demo's clip; one file is cut off."""
+    clip = (ROOT / "data" / "clips" / "maze_walk.mp4").read_bytes()
+    for name in ("a.mp4", "sub/b.mov", "c.mkv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(clip)
+    (tmp_path / "cut.mp4").write_bytes(clip[:3000])
+    command = [sys.executable, "scripts/run_parallel.py", f"--video_root={tmp_path}"]
+    command += ["--num_gpus=2", "--", "--config=configs/fdm_demo.py:tiny"]
+    first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert first.returncode == 3 and "3 done, 0 skipped, 1 failed" in first.stdout, first
+    samples = [(tmp_path / n / "samples/sample_0000-0.npy").read_bytes() for n in ("a", "sub/b")]
+    assert samples[0] == samples[1]
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert "0 done, 3 skipped, 1 failed" in again.stdout, again
