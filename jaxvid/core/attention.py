@@ -1,12 +1,16 @@
 """The one door to attention: which kernel runs, and how it is split over devices."""
 
 import functools
+import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from jax.sharding import PartitionSpec as P
 
 SEQUENCE = ("view", "seq")  # tokens are split over both axes
+Look = Literal["all", "own", "text"]
 
 
 def attention(q, k, v, mask=None, *, n_valid=None, whole_keys: bool = False, implementation="auto"):
@@ -26,9 +30,7 @@ def attention(q, k, v, mask=None, *, n_valid=None, whole_keys: bool = False, imp
     Returns:
       (b, n, k, d)
     """
-    if implementation == "auto":
-        implementation = _fastest(q)
-    local = functools.partial(_local, implementation=implementation)
+    local = functools.partial(_local, implementation=_chosen(implementation, q))
     if n_valid is not None:
         n_valid = jnp.broadcast_to(jnp.asarray(n_valid, jnp.int32), q.shape[:1])
     mesh = jax.sharding.get_abstract_mesh()
@@ -50,10 +52,99 @@ def attention(q, k, v, mask=None, *, n_valid=None, whole_keys: bool = False, imp
     return jax.shard_map(per_device, in_specs=specs, out_specs=tokens)(q, k, v, mask, n_valid)
 
 
+def view_attention(q, k, v, *, look: Look, sizes: tuple[int, int], implementation="auto"):
+    """Attention of several views' tokens; `view` splits the views, `seq` the tokens of each.
+
+    Args:
+      q: (b, v, n, k, d) queries; scaled here by d ** -0.5.
+      k, v: (b, v, m, k, d) keys and values.
+      look: what a token looks at: "all" tokens of all views, those of its "own" view, or the "text"
+        of its view, m keys that are not split within a view.
+      sizes: how many views and tokens of a view there are; the rest of v and n is padding that
+        makes them multiples of the devices, and nothing looks at it.
+    Returns:
+      (b, v, n, k, d)
+    """
+    local = functools.partial(
+        _local, mask=None, n_valid=None, implementation=_chosen(implementation, q)
+    )
+    mesh = jax.sharding.get_abstract_mesh()
+    split = {axis: mesh.shape.get(axis, 1) for axis in SEQUENCE}
+
+    def per_device(q, k, v):
+        if look == "all":
+            k, v = (_gather_all(x, split, sizes) for x in (k, v))
+        elif look == "own":
+            k, v = (_gather_own(x, split, sizes) for x in (k, v))
+        else:
+            k, v = (rearrange(x, "b v m k d -> (b v) m k d") for x in (k, v))
+        views = q.shape[1]
+        if look == "all":
+            out = local(rearrange(q, "b v n k d -> b (v n) k d"), k, v)
+            return rearrange(out, "b (v n) k d -> b v n k d", v=views)
+        out = local(rearrange(q, "b v n k d -> (b v) n k d"), k, v)
+        return rearrange(out, "(b v) n k d -> b v n k d", v=views)
+
+    if max(split.values()) == 1:
+        return per_device(q, k, v)
+    tokens = P("data", *SEQUENCE, "tensor", None)
+    keys = P("data", "view", None, "tensor", None) if look == "text" else tokens
+    return jax.shard_map(per_device, in_specs=(tokens, keys, keys), out_specs=tokens)(q, k, v)
+
+
+def _gather_all(x, split: dict, sizes: tuple[int, int]):
+    """Keys (b, v, n, k, d) of a device to those of all (b, m, k, d); their order has no meaning."""
+    views, tokens = x.shape[1:3]
+    x = rearrange(x, "b v n k d -> b (v n) k d")
+    if max(split.values()) > 1:
+        x = jax.lax.all_gather(x, SEQUENCE, axis=1, tiled=True)
+    whole = (views * split["view"], tokens * split["seq"])
+    if whole == sizes:
+        return x
+    parts = {"p": split["view"], "q": split["seq"], "v": views}
+    x = rearrange(x, "b (p q v n) k d -> b (p v) (q n) k d", **parts)
+    return rearrange(x[:, : sizes[0], : sizes[1]], "b v n k d -> b (v n) k d")
+
+
+def _gather_own(x, split: dict, sizes: tuple[int, int]):
+    """Keys (b, v, n, k, d) of a device's views, from those who have a part of them."""
+    x = rearrange(x, "b v n k d -> (b v) n k d")
+    if split["seq"] > 1:
+        x = jax.lax.all_gather(x, "seq", axis=1, tiled=True)
+    return x[:, : sizes[1]]
+
+
+def batch_attention(q, k, v, mask=None, *, implementation="auto"):
+    """Attention within each entry of a batch that is split over data, views and sequence.
+
+    Args:
+      q: (b, n, k, d) queries; scaled here by d ** -0.5. Any b: entries of zeros are added so that
+        the devices share them evenly.
+      k, v: (b, m, k, d) keys and values.
+      mask: (1, 1, n, m), True where attention is allowed; None allows all.
+    Returns:
+      (b, n, k, d)
+    """
+    local = functools.partial(_local, n_valid=None, implementation=_chosen(implementation, q))
+    mesh = jax.sharding.get_abstract_mesh()
+    devices = math.prod(mesh.shape.get(axis, 1) for axis in ("data", *SEQUENCE))
+    if devices == 1:
+        return local(q, k, v, mask)
+    missing = -len(q) % devices
+    padded = [jnp.pad(x, ((0, missing), (0, 0), (0, 0), (0, 0))) for x in (q, k, v)]
+    batch = P(("data", *SEQUENCE), None, "tensor", None)
+    specs = (batch, batch, batch, None if mask is None else P())
+    return jax.shard_map(local, in_specs=specs, out_specs=batch)(*padded, mask)[: len(q)]
+
+
 def _local(q, k, v, mask, n_valid, implementation):
     return jax.nn.dot_product_attention(
         q, k, v, mask=mask, key_value_seq_lengths=n_valid, implementation=implementation
     )
+
+
+def _chosen(implementation: str, q) -> str:
+    return _fastest(q) if implementation == "auto" else implementation
 
 
 def _fastest(q) -> str:

@@ -52,6 +52,11 @@ def constrain(x, *spec):
     return jax.lax.with_sharding_constraint(x, P(*spec))
 
 
+def axis_size(axis: str) -> int:
+    """Devices along an axis of the mesh in use, 1 without a mesh."""
+    return jax.sharding.get_abstract_mesh().shape.get(axis, 1)
+
+
 def shardings(tree, rules: Sequence[tuple[str, P]], mesh: Mesh):
     """A NamedSharding for each leaf: the first rule whose pattern matches the leaf's path.
 

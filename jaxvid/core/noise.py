@@ -26,3 +26,9 @@ def uniform(key, shape: Sequence[int], bound: float, dtype=jnp.float32) -> jax.A
     """The numbers of `jax.random.uniform` within +-bound, drawn as one axis like `normal`."""
     flat = jax.random.uniform(key, (math.prod(shape),), dtype, -bound, bound)
     return flat.reshape(shape)
+
+
+def truncated_normal(key, shape: Sequence[int], std: float, dtype=jnp.float32) -> jax.Array:
+    """Normal numbers of deviation `std` before they are cut at 3 * std; drawn as one axis."""
+    flat = jax.random.truncated_normal(key, -3.0, 3.0, (math.prod(shape),), dtype)
+    return std * flat.reshape(shape)

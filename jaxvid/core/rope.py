@@ -5,6 +5,7 @@ with j + d/2 in Qwen and Cosmos. In Wan's table the pairs are shared out to the 
 every axis has its own range of frequencies.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -99,17 +100,6 @@ def rotate(x, rope: Rope):
     cos, sin = rope.cos[:, None], rope.sin[:, None]
     turned = (real * cos - imaginary * sin, real * sin + imaginary * cos)
     return rearrange(jnp.stack(turned, axis=-1), "b n k p two -> b n k (p two)").astype(x.dtype)
-
-
-def rotate_halves(x, rope: Rope):
-    """Turns every pair of channels (j, j + d/2) of x (b, n, k, d) by its token's angle j.
-
-    Computed in float32 and given back in the type of x.
-    """
-    real, imaginary = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    cos, sin = rope.cos[:, None], rope.sin[:, None]
-    turned = (real * cos - imaginary * sin, imaginary * cos + real * sin)
-    return jnp.concatenate(turned, axis=-1).astype(x.dtype)
 
 
 def rotate_halves(x, rope: Rope):

@@ -27,6 +27,14 @@ class Namespace(dict):
     """An `argparse.Namespace` as a dict."""
 
 
+class Record(Namespace):
+    """An object of a known class as a dict of its attributes; two are equal if they are one."""
+
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+    __ne__ = object.__ne__
+
+
 class Buffer(bytearray):
     """The contents of an `io.BytesIO`."""
 
@@ -84,7 +92,7 @@ def _text_bytes(text: str, encoding: str) -> bytes:
 
 def key(value):
     """`value` if it may be a key: hashing nested tuples can take for ever."""
-    if isinstance(value, PLAIN) or (
+    if isinstance(value, (*PLAIN, Record)) or (
         type(value) is tuple and all(isinstance(part, PLAIN) for part in value)
     ):
         return value

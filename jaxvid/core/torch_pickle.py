@@ -18,6 +18,7 @@ from jaxvid.core.torch_names import (
     Buffer,
     Global,
     Namespace,
+    Record,
     TorchFileError,
     key,
     set_of,
@@ -229,6 +230,8 @@ class _Machine:
         state, target = self.pop(), self.stack[-1]
         if isinstance(target, Namespace) and isinstance(state, dict):
             target.update(state)
+        elif isinstance(target, Record) and isinstance(state, tuple):
+            target["state"] = state
         elif isinstance(target, Buffer) and isinstance(state, tuple):
             target[:] = bytes(state[0]) if isinstance(state[0], bytes | bytearray) else b""
         elif isinstance(target, np.dtype) and isinstance(state, tuple):

@@ -1,5 +1,6 @@
 """The zip archive that `torch.save` writes: one pickle, and one raw entry per storage."""
 
+import io
 import math
 import struct
 import zipfile
@@ -30,8 +31,38 @@ def read_zip(path: Path) -> object:
     Raises:
       TorchFileError: see `unpickle`; or the archive or a tensor is not sound.
     """
+    return read_archive(np.asarray(np.memmap(path, np.uint8, "r")))
+
+
+class _Reader(io.RawIOBase):
+    """Bytes in memory, or mapped, as a file."""
+
+    def __init__(self, raw: np.ndarray):
+        self.raw, self.position = raw, 0
+
+    def readable(self):
+        return True
+
+    def seekable(self):
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self.position = (0, self.position, len(self.raw))[whence] + offset
+        if self.position < 0:
+            raise OSError("a place before the start of the file")
+        return self.position
+
+    def readinto(self, buffer) -> int:
+        part = self.raw[self.position : self.position + len(buffer)]
+        buffer[: len(part)] = part.tobytes()
+        self.position += len(part)
+        return len(part)
+
+
+def read_archive(raw: np.ndarray) -> object:
+    """`read_zip` of the bytes (n,) of a file, or of the part of one that is an archive."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BufferedReader(_Reader(raw))) as archive:
             entries = _entries(archive)
             root = _root(entries)
             if entries[f"{root}/data.pkl"].file_size > MAX_PICKLE:
@@ -53,8 +84,7 @@ def read_zip(path: Path) -> object:
         raise TorchFileError(f"its zip archive is broken or truncated ({error})") from error
     if order not in (b"", b"little"):
         raise TorchFileError(f"its byte order is {order[:20]!r}, only little-endian is read")
-    raw = np.memmap(path, np.uint8, "r")
-    return unpickle(pickle, TENSORS, _Storages(root, entries, np.asarray(raw)))
+    return unpickle(pickle, TENSORS, _Storages(root, entries, raw))
 
 
 def _entries(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:

@@ -1,0 +1,102 @@
+"""Files of the Cosmos network: release, training checkpoints, both directions.
+
+A release is flat, bfloat16, with names under `net.`; a training checkpoint is a flat file with
+`net.` and `net_ema.`, or a folder `.../model` of torch.distributed.checkpoint.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+
+from jaxvid.core import distcp_file, torch_file
+from jaxvid.core.config import build
+from jaxvid.core.convert import to_theirs
+from jaxvid.cosmos.dit import DitConfig
+from jaxvid.cosmos.keys import REGULAR, RULES, config_of, network_tensors, parameters
+
+KINDS = {"cosmos_multiview": False, "cosmos_multiview_crossview": True}  # with attention over views
+LEVELS = ("model", "state_dict")  # dicts around the tensors
+
+
+def read(path: Path) -> dict:
+    """The tensors of a file or folder, without wrapping levels; arrays are views of the files."""
+    content = distcp_file.load(path) if path.is_dir() else torch_file.load(path)
+    while isinstance(content, Mapping):
+        level = next((name for name in LEVELS if isinstance(content.get(name), Mapping)), None)
+        if level is None:
+            return dict(content)
+        content = content[level]
+    raise ValueError(f"{path} is no checkpoint: it holds a {type(content).__name__}")
+
+
+def read_settings(path: Path) -> dict:
+    """Upstream's keyword arguments of the network, as a JSON object."""
+    try:
+        settings = json.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise ValueError(f"{path} is no JSON file: {error}") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} holds no settings")
+    return settings
+
+
+def read_network(path: Path, settings: Mapping | None = None) -> tuple[dict, DitConfig]:
+    """Parameters in the file's type, and the network's shape.
+
+    Raises:
+      ValueError: in one line; another kind of file, names or shapes that do not fit.
+    """
+    tensors = read(path)
+    try:
+        tensors = network_tensors(tensors)
+        config = config_of(tensors, settings)
+        return parameters(tensors, config), config
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def convert(sources: Sequence[Path], kind: str = "cosmos_multiview") -> tuple[dict, dict]:
+    """Parameters and checkpoint info for scripts/convert.py.
+
+    Args:
+      sources: a weights file or a folder of `.distcp` files; optionally a `.json` with upstream's
+        arguments of the network, if they are not those of the release.
+      kind: which of KINDS is expected.
+    """
+    settings = [path for path in sources if path.suffix == ".json"]
+    weights = [path for path in sources if path.suffix != ".json"]
+    if len(weights) != 1 or len(settings) > 1:
+        raise ValueError(
+            "--source: give one file or folder of weights and at most one .json of settings, "
+            f"got {len(weights)} and {len(settings)}"
+        )
+    given = read_settings(settings[0]) if settings else {}
+    params, config = read_network(weights[0], given)
+    if config.cross_view != KINDS[kind]:
+        other = next(name for name, cross_view in KINDS.items() if cross_view == config.cross_view)
+        raise ValueError(f"{weights[0]} is not for --model={kind}: use --model={other}")
+    return params, {"kind": kind, "network": dataclasses.asdict(config)}
+
+
+def network_of(info: Mapping, place: str = "network") -> DitConfig:
+    """The network's shape from the note of a converted checkpoint."""
+    return build(DitConfig, info["network"], place)
+
+
+def revert(params: Mapping, info: Mapping) -> dict:
+    """The content of a release file: flat, bfloat16, names under `net.`.
+
+    Counters and tables are not in it; upstream computes them anew.
+    """
+    shape = network_of(info)
+    theirs = to_theirs(params, RULES)
+    config_of(theirs, {"vace_block_every_n": shape.control_every,
+                       "condition_strategy": shape.control_layers})  # fmt: skip
+    return {
+        REGULAR + name: np.ascontiguousarray(array.astype(ml_dtypes.bfloat16))
+        for name, array in theirs.items()
+    }
