@@ -8,7 +8,6 @@ Also for training configs. Two things are measured in turn (A B A B) with
 devices that need not be there.
 """
 
-import argparse
 import shlex
 import sys
 import time
@@ -16,13 +15,13 @@ from pathlib import Path
 
 from jaxvid.core.config import load_config, override, parse_arguments
 from jaxvid.core.files import check_writable
-from jaxvid.core.program import main
+from jaxvid.core.program import Parser, main
 from jaxvid.fdm.setup import sampling_settings, training_setup
 from jaxvid.runs import benchmark as timing
 
 
-def flags() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, exit_on_error=False)
+def flags() -> Parser:
+    parser = Parser(description=__doc__)
     parser.add_argument("--against", default="", metavar="CONFIG")
     parser.add_argument("--against_set", action="append", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--torch_checkout", default="", metavar="DIR")
@@ -56,12 +55,7 @@ def other(config, args):
 
 def benchmark(argv: list[str]) -> int:
     config, rest = parse_arguments(argv)
-    try:
-        args, unknown = flags().parse_known_args(rest)
-    except argparse.ArgumentError as error:
-        raise ValueError(str(error)) from None
-    if unknown:
-        raise ValueError(f"unknown argument {unknown[0]}")
+    args = flags().parse_args(rest)
     if args.repeats < 1 or args.warmup < 0:
         raise ValueError(f"--repeats={args.repeats}, --warmup={args.warmup}: at least 1 and 0")
     check_writable(Path(args.output).expanduser().parent, "--output")

@@ -62,13 +62,8 @@ CONVERTERS = {
 }
 
 
-class OneLineParser(argparse.ArgumentParser):
-    def error(self, message):
-        raise ValueError(message)
-
-
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = OneLineParser(
+    parser = program.Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", required=True, choices=sorted(CONVERTERS))

@@ -8,7 +8,6 @@ GPUs need the extra `gpu`, TPUs `tpu`. `--only=TEXT` leaves out programs without
 `--output=FILE.json` is where all figures go.
 """
 
-import argparse
 import shlex
 import sys
 import time
@@ -17,7 +16,7 @@ from pathlib import Path
 from jaxvid.core import ahead
 from jaxvid.core.config import parse_arguments
 from jaxvid.core.files import check_writable
-from jaxvid.core.program import main
+from jaxvid.core.program import Parser, main
 from jaxvid.fdm import ahead as fdm
 from jaxvid.longlive import ahead as longlive
 from jaxvid.runs.benchmark import environment, table, write_json
@@ -29,8 +28,8 @@ NOTE = (
 )
 
 
-def flags() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, exit_on_error=False)
+def flags() -> Parser:
+    parser = Parser(description=__doc__)
     parser.add_argument("--target", default=ahead.HERE, metavar="h200:8")
     parser.add_argument("--only", default="", metavar="TEXT", help="in the programs' names")
     parser.add_argument("--output", default="outputs/plan.json")
@@ -40,12 +39,7 @@ def flags() -> argparse.ArgumentParser:
 def plan(argv: list[str]) -> int:
     """Prints a table for each target; writes one JSON."""
     config, rest = parse_arguments(argv)
-    try:
-        args, unknown = flags().parse_known_args(rest)
-    except argparse.ArgumentError as error:
-        raise ValueError(str(error)) from None
-    if unknown:
-        raise ValueError(f"unknown argument {unknown[0]}")
+    args = flags().parse_args(rest)
     if config.get("mode") not in MODES:
         raise ValueError(f"config.mode={config.get('mode')!r} is not one of {', '.join(MODES)}")
     check_writable(Path(args.output).expanduser().parent, "--output")

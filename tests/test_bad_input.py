@@ -181,5 +181,5 @@ def test_evaluation(tmp_path, capsys):
     with pytest.raises(ValueError, match="num_videos=-1 must be 1 or more"):
         single.one_sample(tmp_path, -1, 0, None)
     config = f"--config={ROOT / 'configs/evaluate.py'}"
-    assert command.main([config, f"--eval_dir={tmp_path}", "--modes", "psnr"]) == 2
+    assert program.main(command.main, [config, f"--eval_dir={tmp_path}", "--modes", "psnr"]) == 2
     assert capsys.readouterr().err.count("\n") == 1

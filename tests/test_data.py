@@ -265,11 +265,11 @@ def test_videos_of_another_size_are_refused_unless_cropped(video_root):
 
 
 def test_prepared_walks_equal_the_rendered_ones(tmp_path):
-    from jaxvid.data.prepare import main
+    from jaxvid.data.prepare import prepare
 
     flags = ["--name=maze_walk", "--size=16", "--train_videos=3", "--test_videos=2"]
-    assert main([*flags, f"--data_dir={tmp_path}"]) == 0
-    assert main([*flags, f"--data_dir={tmp_path}"]) == 0  # nothing left to do
+    assert prepare([*flags, f"--data_dir={tmp_path}"]) == 0
+    assert prepare([*flags, f"--data_dir={tmp_path}"]) == 0  # nothing left to do
     config = DataConfig(size=16, train_videos=3, test_videos=2, frames=5)
     for split in ("train", "test"):
         rendered = open_source(config, split)
@@ -280,7 +280,8 @@ def test_prepared_walks_equal_the_rendered_ones(tmp_path):
             np.testing.assert_array_equal(prepared[i], rendered[i])
             for name, label in rendered.labels(i).items():
                 np.testing.assert_array_equal(prepared.labels(i)[name], label)
-    assert main([*flags, "--seed=1", f"--data_dir={tmp_path}"]) == 1  # it holds another one
+    with pytest.raises(ValueError, match="made with another config"):
+        prepare([*flags, "--seed=1", f"--data_dir={tmp_path}"])
 
 
 @pytest.mark.parametrize("inside", [".", "minerl_navigate"])

@@ -1,18 +1,30 @@
 """How every script ends: a wrong input is one line and exit code 2, a bug keeps its traceback."""
 
+import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 
-def main(script: Callable[[list[str]], int]) -> int:
+class Parser(argparse.ArgumentParser):
+    """Reads flags, spelt out in full; raises ValueError for a mistake, see `main`."""
+
+    def __init__(self, *args, **settings):
+        super().__init__(*args, allow_abbrev=False, **settings)
+
+    def error(self, message: str):
+        raise ValueError(f"{message}; --help lists the flags")
+
+
+def main(script: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None) -> int:
     """Runs `script(argv)` and turns what a user can mend into one line on stderr.
 
+    argv: None is the command line's.
     Returns:
       The script's exit code; 2 for wrong input or files, 130 after Ctrl-C.
     """
     try:
-        return script(sys.argv[1:])
+        return script(sys.argv[1:] if argv is None else argv)
     except (ValueError, OSError) as error:
         if os.environ.get("JAXVID_TRACEBACK"):
             raise

@@ -6,18 +6,20 @@
 Afterwards a config's data section says `prepared="datasets/prepared"`.
 """
 
-import argparse
 import dataclasses
 import sys
+from collections.abc import Sequence
 
+from jaxvid.core.program import Parser, main
 from jaxvid.data.sources import DataConfig
 
 TEXT_FIELDS = ("name", "root", "resize")
 NUMBER_FIELDS = ("size", "seed", "train_videos", "test_videos")
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0].rstrip(":"))
+def prepare(argv: Sequence[str]) -> int:
+    """Runs the command line; raises ValueError for what a user can mend."""
+    parser = Parser(description=__doc__.splitlines()[0].rstrip(":"))
     defaults = {field.name: field.default for field in dataclasses.fields(DataConfig)}
     for name in TEXT_FIELDS:
         parser.add_argument(f"--{name}", default=defaults[name])
@@ -26,17 +28,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data_dir", required=True)
     flags = vars(parser.parse_args(argv))
     data_dir = flags.pop("data_dir")
-    try:
-        config = DataConfig(**flags)
-        from jaxvid.data.builders import prepare  # TFDS takes a moment to import
+    config = DataConfig(**flags)
+    from jaxvid.data import builders  # TFDS takes a moment to import
 
-        folder = prepare(config, data_dir)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    folder = builders.prepare(config, data_dir)
     print(f"prepared {config.name} in {folder}; use it with prepared={data_dir!r}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(prepare))

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from ml_collections import ConfigDict
 from rich.progress import track
 
 from jaxvid.core import config as configs
+from jaxvid.core.program import Parser
 from jaxvid.data.sources import DataConfig, open_source
 from jaxvid.metrics.elbo import report_elbo
 from jaxvid.metrics.evaluate import EvaluateConfig, evaluate
@@ -35,28 +35,17 @@ SECTIONS = {"mode", "metrics", "data", "elbo"}
 
 
 def main(argv: Sequence[str], compute_elbo: ComputeElbo | None = None) -> int:
-    """Runs the command line; user errors end in one line and exit code 2.
+    """Runs the command line; raises ValueError for what a user can mend.
 
     compute_elbo: writes the missing ELBO files of the sampling settings in a config file.
     """
-    try:
-        run(argv, compute_elbo)
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
-
-
-def run(argv: Sequence[str], compute_elbo: ComputeElbo | None) -> None:
     if not any(word.split("=")[0] == "--config" for word in argv):
         argv = [f"--config={DEFAULT_CONFIG}", *argv]
     config, rest = configs.parse_arguments(argv)
     flags = parser().parse_args(rest)
     if flags.compare:
         print_comparison(flags.compare)
-        return
+        return 0
     unknown = sorted(set(config) - SECTIONS)
     if unknown:
         raise ValueError(f"config.{unknown[0]} is not a field; known: {', '.join(SECTIONS)}")
@@ -65,6 +54,7 @@ def run(argv: Sequence[str], compute_elbo: ComputeElbo | None) -> None:
     if not settings.eval_dir:
         raise ValueError("no evaluation folder: give --eval_dir=FOLDER (it holds samples/)")
     run_modes(settings, config, flags, compute_elbo)
+    return 0
 
 
 def run_modes(
@@ -124,9 +114,9 @@ def set_flags(config: ConfigDict, flags: argparse.Namespace) -> None:
                 config.metrics[field] = tuple(value) if flag == "modes" else value
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """Flags of video_eval.py and, below, of video_fvd.py."""
-    flags = OneLineParser(description=__doc__)
+    flags = Parser(description=__doc__)
     for name in ("eval_dir", "dataset", "dataset_partition"):
         flags.add_argument(f"--{name}")
     flags.add_argument("--modes", nargs="+", help="psnr ssim lpips fvd, all; rooms, elbo")
@@ -137,11 +127,6 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--device", help="accepted and ignored: JAX chooses")
     flags.add_argument("--compare", nargs="+", metavar="JSON", help="results side by side")
     return flags
-
-
-class OneLineParser(argparse.ArgumentParser):
-    def error(self, message):
-        raise ValueError(message)
 
 
 def progress(items: Sequence, title: str):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxvid.core.files import check_writable
+from jaxvid.core.program import Parser
 from jaxvid.core.video import write_png
 from jaxvid.runs.progress import Progress
 from jaxvid.scenario import check, multiview, overlay, render, workers
@@ -19,18 +20,10 @@ from jaxvid.scenario.scene import CAMERAS, Scene
 FAILED = 3  # exit code: some cameras failed, the others are done
 
 
-class Parser(argparse.ArgumentParser):
-    """Tells mistakes in one line."""
-
-    def error(self, message: str):
-        raise ValueError(f"{message}; --help lists the options")
-
-
 def parser() -> Parser:
     made = Parser(
         prog="render_scenario.py",
         description="Turns scene annotations into one control video per camera.",
-        allow_abbrev=False,
     )
     add = made.add_argument
     add("--input", required=True, metavar="DIR", help="folder of a scene, ClipGT or RDS-HQ")
