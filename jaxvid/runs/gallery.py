@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import urllib.parse
 from importlib import resources
 from pathlib import Path
@@ -10,6 +11,7 @@ from jaxvid.core.files import atomic_path
 from jaxvid.runs.manifest import Manifest
 
 NAME = "index.html"
+SCRIPTS = ("gallery_player.js", "gallery_list.js", "gallery_grid.js", "gallery.js")  # in order
 METRICS = "metrics.json"  # beside the manifest, if any: {request id: {metric: value}}
 VIDEOS, IMAGES = (".mp4", ".webm", ".mov", ".mkv"), (".gif", ".png", ".jpg", ".jpeg")
 PROMPTS = ("prompt", "prompt1", "prompt2", "negative_prompt")  # shown with the videos
@@ -27,11 +29,23 @@ def write(manifest: Manifest) -> Path:
     metrics = json.loads(metrics_path.read_text()) if metrics_path.exists() else {}
     rows = sorted(manifest.latest().values(), key=lambda row: row["id"])
     data = [card(row, folder, metrics.get(row["id"], {})) for row in rows]
-    template = (resources.files("jaxvid.runs") / "gallery.html").read_text(encoding="utf-8")
+    parts = {"style": read("gallery.css"), "script": "".join(map(read, SCRIPTS))}
+    text = fill(read("gallery.html"), parts | {"data": embed(data)})
     page = folder / NAME
     with atomic_path(page) as temporary:
-        temporary.write_text(template.replace("{{data}}", embed(data)), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
     return page
+
+
+def read(name: str) -> str:
+    """A part of the page."""
+    return (resources.files("jaxvid.runs") / name).read_text(encoding="utf-8")
+
+
+def fill(template: str, parts: dict[str, str]) -> str:
+    """Puts each part in its `{{place}}`; parts may hold such words themselves."""
+    pieces = re.split(r"\{\{(\w+)\}\}", template)
+    return "".join(parts[piece] if n % 2 else piece for n, piece in enumerate(pieces))
 
 
 def card(row: dict, folder: Path, metrics: dict) -> dict:
@@ -42,10 +56,13 @@ def card(row: dict, folder: Path, metrics: dict) -> dict:
         (name, str(folder / entry["file"]), entry.get("frames"))
         for name, entry in row.get("outputs", {}).items()
     ]
-    media = [describe("input", *item, folder) for item in inputs]
+    media = [describe(kind_of_input(item[0]), *item, folder) for item in inputs]
     media += [describe("output", *item, folder) for item in outputs]
     return {
         "id": row["id"],
+        "clip": clip_of(row),
+        "variant": variant_of(row),
+        "kind": row.get("kind", ""),
         "status": row["status"],
         "seed": row.get("seed"),
         "prompts": [str(options[name]) for name in PROMPTS if options.get(name)],
@@ -56,6 +73,26 @@ def card(row: dict, folder: Path, metrics: dict) -> dict:
         "traceback": row.get("traceback", ""),
         "facts": {name: row[name] for name in FACTS if row.get(name)},
     }
+
+
+def clip_of(row: dict) -> str:
+    """What a result was made from, by which the page groups: results of a clip share a line."""
+    options, inputs = row.get("options", {}), row.get("inputs", {})
+    name = options.get("uid") or options.get("name")
+    if not name and "clip" in inputs:
+        name = Path(inputs["clip"]["path"]).stem
+    return str(name or row["id"])
+
+
+def variant_of(row: dict) -> str:
+    """What tells results of one clip apart; "" if nothing does."""
+    options = row.get("options", {})
+    sample = f"sample {options['sample']}" if "sample" in options else ""
+    return str(options.get("variant") or sample)
+
+
+def kind_of_input(name: str) -> str:
+    return "control" if "control" in name else "input"
 
 
 def describe(kind: str, label: str, path: str, frames: int | None, folder: Path) -> dict:
