@@ -47,7 +47,7 @@ def velocity(config: DitConfig, params, latents, timestep, context, control, *, 
 
 @functools.partial(jax.jit, static_argnums=0)
 def initial_parameters(config: DitConfig, key) -> dict:
-    """Fresh float32 parameters as upstream draws them: the network's velocity is zero at first.
+    """Fresh float32 parameters as upstream draws them: hints are zero at first.
 
     Attention over views starts as a copy of attention within a view whose output is zero.
     """
