@@ -48,6 +48,7 @@ def test_pairs_never_meet():
     many = [(a, b) for a in set(texts(60)) for b in set(texts(60))]
     names = pair_names(many)
     assert len(set(names)) == len(many)
-    for name in names:
+    for name, pair in zip(names, many, strict=True):
         check_relative(name, "name")
         assert len(name.encode()) <= LONGEST
+        assert "%~" in name or original(name) == "_".join(pair)

@@ -25,29 +25,30 @@ def component(text: str) -> str:
 
 
 def original(name: str) -> str:
-    """The text that `component` made a name of.
+    """The text that a name was made of; of a pair, both with `_` between them.
 
     Raises:
-      ValueError: the name was cut, or `component` does not make such names.
+      ValueError: the name was cut, or is none of ours.
     """
     if CUT in name:
         raise ValueError(f"{name!r} was cut; the manifest holds what it stands for")
     text = "" if name == NOTHING else urllib.parse.unquote(name, errors="surrogatepass")
-    if component(text) != name:
+    if component(text) != name.replace(_hex(JOINT), JOINT):
         raise ValueError(f"{name!r} is not a name made by jaxvid")
     return text
 
 
 def pair_names(pairs: Sequence[tuple[str, str]]) -> list[str]:
     """`first_second` for each pair; where two would be equal, `_` in the second becomes %5F."""
-    plain = [_escape(a) + JOINT + _escape(b) for a, b in pairs]
+    plain = [_escape(JOINT.join(pair)) for pair in pairs]
     owners = {}
     for name, pair in zip(plain, pairs, strict=True):
         owners.setdefault(name, set()).add(pair)
     names = []
     for name, (first, second) in zip(plain, pairs, strict=True):
         if len(owners[name]) > 1:
-            name = _escape(first) + JOINT + _escape(second).replace(JOINT, _hex(JOINT))
+            kept, parts = first.count(JOINT) + 1, name.split(JOINT)
+            name = JOINT.join([*parts[:kept], _hex(JOINT).join(parts[kept:])])
         names.append(_fit(name, json.dumps([first, second])))
     return names
 
