@@ -3,6 +3,7 @@
 python scripts/convert.py --model=fdm --source=ema_0.9999_550000.pt --output=checkpoints/carla
 python scripts/convert.py --model=fdm --source=checkpoints/carla --output=ema.pt --reverse
 python scripts/convert.py --model=wan_dit --source longlive_base.pt lora.pt --output=longlive
+python scripts/convert.py --model=cosmos_multiview --source=iter_000005000/model --output=multiview
 """
 
 import argparse
@@ -15,6 +16,7 @@ from typing import NamedTuple
 
 from jaxvid.core import checkpoint, program, torch_file
 from jaxvid.core.files import sha256
+from jaxvid.cosmos import files as cosmos
 from jaxvid.cosmos import text_keys as cosmos_text
 from jaxvid.fdm import keys as fdm
 from jaxvid.metrics import keys as metrics
@@ -54,6 +56,10 @@ CONVERTERS = {
     "wan_vae": Converter(vae_keys.convert, vae_keys.revert),
     "umt5": Converter(umt5_keys.convert, umt5_keys.revert),
     "cosmos_text": Converter(cosmos_text.convert, cosmos_text.revert),
+    **{
+        kind: Converter(functools.partial(cosmos.convert, kind=kind), cosmos.revert)
+        for kind in cosmos.KINDS
+    },
     "wan_dit": wan_dit(dit_files.GENERATOR),
     "wan_dit_ema": wan_dit(dit_files.EMA),
     "wan_dit_critic": wan_dit(dit_files.CRITIC),
@@ -87,9 +93,15 @@ def check_output(output: Path, overwrite: bool) -> None:
         raise ValueError(f"--output={output} cannot be written: {parent} is no writable folder")
 
 
+def contents(source: Path) -> list[Path]:
+    """A file, or the files of a folder of torch.distributed.checkpoint."""
+    return sorted(source.iterdir()) if source.is_dir() else [source]
+
+
 def convert(model: str, sources: Sequence[Path], output: Path, overwrite: bool) -> str:
     """Writes a checkpoint whose note holds the hashes of the files it comes from."""
-    hashes = [{"file": source.name, "sha256": sha256(source)} for source in sources]
+    files = [file for source in sources for file in contents(source)]
+    hashes = [{"file": file.name, "sha256": sha256(file)} for file in files]
     params, info = CONVERTERS[model].convert(sources)
     info = {"model": model, **info, "sources": hashes}
     checkpoint.save(output, params, info, overwrite=overwrite)
@@ -116,7 +128,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     sources = [source.expanduser() for source in args.source]
     output = args.output.expanduser()
     for source in sources:
-        if not args.reverse and not source.is_file():
+        folder = args.model in cosmos.KINDS and source.is_dir()
+        if not args.reverse and not folder and not source.is_file():
             raise ValueError(f"--source={source}: there is no such file")
     check_output(output, args.overwrite)
     if args.reverse:
