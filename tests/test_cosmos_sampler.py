@@ -166,13 +166,16 @@ def test_chunks_overlap_and_continue():
         past = window.past[0, :, 0, 0, 0]
         following = past[-1] + 1 + np.arange(9 - len(past))
         numbers = np.concatenate([past, following]).astype(np.uint8)
+        yield f"chunk {window.chunk}"
         return np.broadcast_to(numbers[None, :, None, None, None], (1, 9, 1, 1, 3))
 
     begin = np.zeros((1, 1, 1, 1, 3), np.uint8)
-    pieces = list(chunks.autoregress(make, layout, begin))
+    told, *pieces = list(chunks.autoregress(make, layout, begin))
+    assert told == "chunk 0" and pieces[1::2] == ["chunk 1", "chunk 2"]
+    pieces = pieces[::2]
     found = np.concatenate([p.frames for p in pieces], axis=1)[0, :, 0, 0, 0]
     np.testing.assert_array_equal(found, np.arange(layout.total))
-    again = list(chunks.autoregress(make, layout, pieces[0].past, first=1))
+    again = list(chunks.autoregress(make, layout, pieces[0].past, first=1))[1::2]
     for old, new in itertools.zip_longest(pieces[1:], again):
         np.testing.assert_array_equal(old.frames, new.frames)
 

@@ -19,6 +19,7 @@ import numpy as np
 from jaxvid.core import checkpoint, torch_file
 from jaxvid.core.config import build
 from jaxvid.core.convert import CONV2D, CONV3D, Rule, Transform, to_ours, to_theirs
+from jaxvid.core.distributed import place
 from jaxvid.wan.vae import MEAN, VaeConfig, abstract_parameters
 
 GAIN = Transform(  # (c, 1, 1, 1) <-> (c,)
@@ -208,6 +209,28 @@ def revert(params: Mapping, info: Mapping) -> dict:
     return collections.OrderedDict(state_dict(params))
 
 
+def describe(path, dtype: str = "bfloat16") -> VaeConfig:
+    """The shape of a VAE as `load` finds it, without reading its numbers.
+
+    Raises:
+      ValueError: a file or checkpoint of something else, in one line that names it.
+    """
+    path = Path(path).expanduser()
+    if path.is_file():
+        content = torch_file.load(path)
+        try:
+            if not isinstance(content, Mapping):
+                raise ValueError(f"holds a {type(content).__name__}, not a VAE")
+            config = config_of(content)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        return dataclasses.replace(config, dtype=dtype)
+    info = checkpoint.read_info(path)
+    if info.get("model") != "wan_vae":
+        raise ValueError(f"{path} is a checkpoint of {info.get('model')!r}, not wan_vae")
+    return build(VaeConfig, {**info["config"], "dtype": dtype}, f"{path}: config")
+
+
 def load(path, dtype: str = "bfloat16", sharding=None) -> tuple[VaeConfig, dict]:
     """The VAE of a checkpoint folder of ours, or of an upstream or diffusers file.
 
@@ -232,4 +255,4 @@ def load(path, dtype: str = "bfloat16", sharding=None) -> tuple[VaeConfig, dict]
     if params is None:
         return config, checkpoint.restore(path, like)
     cast = jax.tree.map(lambda a: np.asarray(a, jnp.dtype(dtype)), params)
-    return config, jax.device_put(cast, sharding)
+    return config, jax.device_put(cast, sharding) if sharding is None else place(cast, sharding)

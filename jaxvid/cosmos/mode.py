@@ -1,0 +1,38 @@
+"""Cosmos multiview for scripts/sample.py."""
+
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+
+from jaxvid.cosmos import generate, networks, planning
+from jaxvid.cosmos import requests as listing
+from jaxvid.cosmos.setup import sampling_settings
+from jaxvid.runs.fingerprint import Provenance, hash_json
+from jaxvid.runs.plan import Plan
+from jaxvid.runs.requests import Request
+
+
+class CosmosMode:
+    """See runs.mode.Mode."""
+
+    together = False
+
+    def __init__(self, config: ConfigDict):
+        self.settings = sampling_settings(config)
+        self.output = config.get("run", {}).get("output", "")
+
+    def requests(self) -> list[Request]:
+        return listing.requests(self.settings)
+
+    def provenance(self) -> Provenance:
+        settings = hash_json(listing.result_settings(self.settings))
+        return Provenance(settings, hash_json(networks.identity(self.settings)))
+
+    def plan(self, requests: Sequence[Request]) -> Plan:
+        return planning.plan(self.settings, requests)
+
+    def load(self, requests: Sequence[Request]) -> generate.Generator:
+        return generate.load(self.settings, requests)
+
+    def finish(self) -> None:
+        pass

@@ -1,0 +1,139 @@
+"""The samples of the spec files as requests of the runner, each checked on its own."""
+
+import dataclasses
+import functools
+
+from jaxvid.core.video import probe
+from jaxvid.core.views import IDS, VIEWS
+from jaxvid.cosmos import footage, outputs
+from jaxvid.cosmos.prompts import cut_notes
+from jaxvid.cosmos.sample_config import Settings
+from jaxvid.cosmos.spec import Entry, Spec, entries
+from jaxvid.runs.requests import Request
+
+
+def requests(settings: Settings) -> list[Request]:
+    """One request for each sample; one that cannot be made carries the reason.
+
+    Raises:
+      ValueError: see spec.entries, and a sample that is the only one and cannot be made.
+    """
+    sampling = settings.sampling
+    found = entries(sampling.specs, settings.overrides)[: sampling.limit or None]
+    looked_at = functools.cache(probe)
+    made = [_request(settings, entry, looked_at) for entry in found]
+    if len(made) == 1 and made[0].error:
+        raise ValueError(made[0].error)
+    return made
+
+
+def _request(settings: Settings, entry: Entry, looked_at) -> Request:
+    spec, error, options = entry.spec, entry.error, {}
+    if spec is not None:
+        try:
+            options = _options(settings, spec, looked_at)
+        except ValueError as problem:
+            error = f"{entry.name}: {problem}"
+    if error or spec is None:
+        name = entry.name.replace("/", "_")
+        return Request(name, 0, outputs={"arguments": f"{name}.json"}, error=error)
+    files = settings.sampling.files
+    files = files or (("combined",) if spec.save_combined_views else ("views", "grid"))
+    flat = settings.sampling.layout == "flat"
+    stem = spec.name if flat else f"{spec.name}/{spec.name}"
+    return Request(
+        id=spec.name,
+        seed=spec.seed,
+        inputs=_inputs(spec),
+        outputs=outputs.file_names(stem, list(spec.views), files),
+        options=options,
+    )
+
+
+def _inputs(spec: Spec) -> dict[str, str]:
+    found = {"prompt": spec.prompt_path} if spec.prompt_path else {}
+    for name, view in spec.views.items():
+        found[f"{name}_control"] = view.control_path
+        if view.input_path:
+            found[f"{name}_input"] = view.input_path
+    return found
+
+
+def _options(settings: Settings, spec: Spec, looked_at) -> dict:
+    """What the generator needs to know beside the files; raises ValueError."""
+    if reason := settings.safety.refusal(spec.prompt):
+        raise ValueError(reason)
+    cuts = cut_notes(settings.text, [spec.prompt])
+    if cuts and settings.sampling.long_prompts == "refuse":
+        raise ValueError(f"{cuts[0]}; shorten it, or set sampling.long_prompts=cut")
+    _check_ids(settings, spec)
+    videos = footage.videos_of(spec, looked_at)
+    every = footage.thinning(spec, videos)
+    if settings.sampling.mixed_videos == "refuse":
+        footage.check_alike(videos)
+    counts = dict(zip(spec.views, spec.given, strict=True))
+    footage.check_given(settings, counts)
+    layout, notes = footage.chunk_layout(settings, spec, videos, every)
+    footage.check_inputs(spec, videos, every)
+    return {
+        "fps": spec.fps,
+        "prompt": spec.prompt,
+        "views": counts,
+        "given_from": _source(settings, spec),
+        "every": every,
+        "chunks": layout.chunks,
+        "overlap": layout.overlap,
+        "frames": layout.total,
+        "spec": _scalars(spec),
+        "safety": settings.safety.state(),
+        "notes": [*notes, *cuts],
+    }
+
+
+def _check_ids(settings: Settings, spec: Spec) -> None:
+    known = settings.network.views
+    if unknown := [name for name in spec.views if IDS[name] >= known]:
+        raise ValueError(
+            f"{unknown[0]} is view {IDS[unknown[0]]}, the network knows {known}: leave it out"
+        )
+
+
+def _scalars(spec: Spec) -> dict:
+    """All values but paths, which mean nothing elsewhere."""
+    found = {n: v for n, v in spec.arguments().items() if n not in (*VIEWS, "prompt_path")}
+    counts = {name: view.num_conditional_frames_per_view for name, view in spec.views.items()}
+    return found | {"per_view": counts}
+
+
+def arguments(request: Request) -> dict:
+    """What upstream saves as `{name}.json`: all arguments, with absolute paths."""
+    options, inputs = request.options, request.inputs
+    found = dict(options["spec"]) | {"prompt_path": inputs.get("prompt")}
+    counts = found.pop("per_view")
+    for name in VIEWS:
+        found[name] = {
+            "input_path": inputs.get(f"{name}_input"),
+            "control_path": inputs.get(f"{name}_control"),
+            "num_conditional_frames_per_view": counts.get(name, 0),
+        }
+    return found
+
+
+def _source(settings: Settings, spec: Spec) -> str:
+    """Which videos the given frames are of."""
+    mistaken = spec.num_conditional_frames == 0 and settings.sampling.upstream_faults
+    return "control" if mistaken else "input"
+
+
+def result_settings(settings: Settings) -> dict:
+    """What decides the contents of the outputs, for their fingerprint."""
+    sampling = dataclasses.asdict(settings.sampling)
+    elsewhere = ("specs", "limit", "whole_controls", "mixed_videos", "long_prompts", "layout")
+    for field in (*elsewhere, "files", "guidance_passes"):
+        del sampling[field]
+    return {
+        "mode": "cosmos",
+        "sampling": sampling,
+        "sampler": dataclasses.asdict(settings.sampler),
+        "dtype": settings.models.dtype,
+    }
