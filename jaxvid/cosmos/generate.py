@@ -33,10 +33,10 @@ class Generator:
 
     batch_size = 1
 
-    def __init__(self, settings: Settings, embeddings: dict[str, np.ndarray]):
-        """embeddings: of all texts that will be asked for, (512, c) each."""
+    def __init__(self, settings: Settings, embeddings: dict[str, np.ndarray], devices=None):
+        """embeddings: of all texts that will be asked for, (512, c) each; devices: None for all."""
         self.settings = settings
-        self.mesh = sampling_mesh(settings)
+        self.mesh = sampling_mesh(settings, devices)
         self.devices = f"{self.mesh.size} x {jax.local_devices()[0].device_kind}"
         self.params = networks.load_transformer(settings, self.mesh)
         self.vae = networks.load_vae(settings, self.mesh)

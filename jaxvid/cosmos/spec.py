@@ -227,7 +227,7 @@ def _located(name: str, view: View, folder: Path) -> View:
 def _file(key: str, path: str, folder: Path) -> str:
     found = (folder / Path(path).expanduser()).resolve()
     if not path or not found.is_file():
-        raise ValueError(f"{key}={found if path else path!r}: there is no such file")
+        raise ValueError(f"{key}={found}: there is no such file")
     return str(found)
 
 

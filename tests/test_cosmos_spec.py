@@ -1,0 +1,293 @@
+"""Spec files of multiview samples: what is read, and each mistake in one line."""
+
+import json
+
+import pytest
+from small_multiview import ROOT, config, write_spec, write_videos
+
+from jaxvid.core.views import CAMERAS, VIEWS
+from jaxvid.cosmos import spec
+from jaxvid.cosmos.mode import CosmosMode
+from jaxvid.cosmos.requests import arguments
+from jaxvid.cosmos.spec import Overrides, entries, parse
+from jaxvid.scenario.multiview import multiview_spec
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    found = tmp_path_factory.mktemp("spec")
+    write_videos(found)
+    write_videos(found, kind="input")
+    return found
+
+
+def views(*names, inputs=(), **more) -> dict:
+    """Part of a spec: control videos, and input videos of some views."""
+    found = {n: {"control_path": f"control_{n}_7_10_32.mp4"} | more for n in names}
+    for name in inputs:
+        found[name]["input_path"] = f"input_{name}_7_10_32.mp4"
+    return found
+
+
+BOTH = ("front_wide", "rear")
+
+
+def sample(**changes) -> dict:
+    base = {"name": "clip", "prompt": "A road.", "num_conditional_frames": 0}
+    return base | (views(*BOTH) if "views" not in changes else changes.pop("views")) | changes
+
+
+def test_defaults_are_upstreams(folder):
+    found = parse(sample(num_conditional_frames=1, views=views(*BOTH, inputs=BOTH)), folder)
+    assert (found.seed, found.guidance, found.control_weight, found.fps) == (0, 3, 1.0, 10)
+    assert (found.num_steps, found.num_chunks, found.chunk_overlap) == (35, 2, 1)
+    assert found.save_combined_views and not found.enable_autoregressive
+    assert found.given == (1, 1)
+
+
+def test_views_come_in_the_order_of_their_ids(folder):
+    found = parse(sample(views=views("rear", "front_tele", "front_wide")), folder)
+    assert list(found.views) == ["front_wide", "rear", "front_tele"]
+
+
+def test_a_view_without_control_is_not_active(folder):
+    found = parse(sample(cross_left={"input_path": "input_cross_left_7_10_32.mp4"}), folder)
+    assert list(found.views) == list(BOTH)
+
+
+def test_paths_are_relative_to_the_file(folder, monkeypatch):
+    monkeypatch.chdir("/")
+    (folder / "prompt.txt").write_text("  A wet road.\n")
+    path = write_spec(folder, views(*BOTH), prompt=None, prompt_path="prompt.txt")
+    (found,) = entries([str(path)])
+    assert found.spec.prompt == "A wet road."
+    assert found.spec.rear.control_path == str(folder / "control_rear_7_10_32.mp4")
+
+
+def test_per_view_counts_are_those_of_long_videos_only(folder):
+    both = views(*BOTH, inputs=BOTH, num_conditional_frames_per_view=5)
+    assert parse(sample(views=both, enable_autoregressive=True), folder).given == (5, 5)
+    assert parse(sample(views=both), folder).given == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"guidanc": 3}, "spec.guidanc is not a field; did you mean guidance"),
+        ({"n_views": 7}, "n_views is a key of older versions"),
+        ({"rear": {"control": "a.mp4"}}, "spec.rear.control is not a field"),
+        ({"rear": "a.mp4"}, "rear has to be an object"),
+        ({"name": None}, "spec.name=None is NoneType"),
+        ({"name": "a/b"}, "has to be a file name"),
+        ({"seed": "one"}, "spec.seed='one' is str"),
+        ({"guidance": 8}, "guidance=8 must be from 0 to 7"),
+        ({"guidance": 2.5}, "spec.guidance=2.5 is float"),
+        ({"control_weight": 1.5}, "control_weight=1.5 must be from 0 to 1"),
+        ({"fps": 0}, "fps=0 must be from 1 to 1000"),
+        ({"num_steps": 0}, "num_steps=0 must be from 1 to 1000"),
+        ({"num_chunks": 0}, "num_chunks=0 must be at least 1"),
+        ({"chunk_overlap": -1}, "chunk_overlap=-1 must be at least 0"),
+        ({"num_conditional_frames": -1}, "num_conditional_frames=-1 must be at least 0"),
+        ({"save_combined_views": "no"}, "spec.save_combined_views='no' is str"),
+        ({"views": {}}, "no view is active"),
+        ({"num_conditional_frames": 1}, "front_wide, rear: input_path is missing"),
+        (
+            {"num_conditional_frames": 1, "views": views(*BOTH, inputs=["rear"])},
+            "^front_wide: input_path is missing",
+        ),
+        ({"num_conditional_frames": 1, "enable_autoregressive": True}, "input_path is missing"),
+        ({"prompt": None}, "there is no prompt"),
+        ({"prompt": "  "}, "there is no prompt"),
+        ({"prompt": None, "prompt_path": "nowhere.txt"}, "prompt_path=.*no such file"),
+        (
+            {"rear": {"control_path": "nowhere.mp4"}},
+            "rear.control_path=.*/nowhere.mp4: there is no",
+        ),
+        ({"rear": {"control_path": "."}}, "there is no such file"),
+        ({"rear": {"num_conditional_frames_per_view": 6}}, "=6 is outside 0 to 5"),
+    ],
+)
+def test_mistakes_are_named(folder, changes, message):
+    with pytest.raises(ValueError, match=message) as error:
+        parse(sample(**changes), folder)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ((2, 2), "takes 0, 1 or 5"),
+        ((1, 0), "rear.num_conditional_frames_per_view is 0"),
+        ((1, 5), ""),
+    ],
+)
+def test_given_frames_of_long_videos(folder, counts, message):
+    both = views(*BOTH, inputs=BOTH)
+    for name, count in zip(BOTH, counts, strict=True):
+        both[name]["num_conditional_frames_per_view"] = count
+    value = sample(views=both, enable_autoregressive=True)
+    if not message:
+        assert parse(value, folder).given == counts
+        return
+    with pytest.raises(ValueError, match=message):
+        parse(value, folder)
+
+
+def test_lists_and_lines(folder):
+    lists = folder / "list.json"
+    lists.write_text(json.dumps([sample(name="a"), sample(name="b", fps=0)]))
+    lines = folder / "lines.jsonl"
+    lines.write_text(json.dumps(sample(name="c")) + "\n{\n")
+    found = entries([str(lists), str(lines)])
+    assert [entry.name for entry in found] == ["a", "b", "c", "sample_0003"]
+    assert [bool(entry.spec) for entry in found] == [True, False, True, False]
+    assert found[1].error.startswith("list.json: fps=0")
+    assert found[3].error.startswith("lines.jsonl line 2 is no JSON")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.yaml", "", "has to end in .json or .jsonl"),
+        ("missing.json", None, "cannot be read: No such file"),
+        ("latin.json", b"\xff", "it is not UTF-8"),
+        ("twice.json", json.dumps([sample(), sample()]), "name='clip' occurs twice"),
+    ],
+)
+def test_files_that_are_no_spec(folder, name, text, message):
+    if text is not None:
+        (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=message):
+        entries([str(folder / name)])
+
+
+def test_overrides_replace_the_values_of_every_sample(folder):
+    given = Overrides(seed=5, prompt="Snow.", fps=5, save_combined_views=False)
+    found = parse(sample(), folder, given)
+    assert (found.seed, found.prompt, found.fps) == (5, "Snow.", 5)
+    assert not found.save_combined_views
+
+
+def test_an_overriding_prompt_file_yields_to_a_prompt_in_the_spec(folder):
+    (folder / "other.txt").write_text("Fog.")
+    given = Overrides(prompt_path="other.txt")
+    assert parse(sample(), folder, given).prompt == "A road."
+    assert parse(sample(prompt=None), folder, given).prompt == "Fog."
+
+
+def test_the_spec_of_the_renderer_is_read(folder):
+    videos = {camera: f"control_{view}_7_10_32.mp4" for view, camera in CAMERAS.items()}
+    value, notes = multiview_spec("drive", videos, 10, 100)
+    found = parse(value, folder)
+    assert list(found.views) == list(VIEWS) and not notes
+
+
+def requests(folder, value, **changes):
+    path = folder / "run.json"
+    path.write_text(json.dumps(value))
+    settings = config(sampling__specs=f"('{path}',)", **changes)
+    return CosmosMode(settings).requests()
+
+
+@pytest.mark.parametrize(("fps", "every", "frames"), [(10, 3, 5), (15, 2, 7), (30, 1, 15)])
+def test_the_rate_is_that_of_the_spec(tmp_path, fps, every, frames):
+    videos = write_videos(tmp_path, BOTH, frames=16, fps=30)
+    value = sample(views=videos, fps=fps, enable_autoregressive=True, num_chunks=9)
+    (request,) = requests(tmp_path, value)
+    assert request.options["fps"] == fps and request.options["every"] == every
+    assert request.options["frames"] == frames  # 5, 8 and 16 are there, chunks of 3 share 1
+
+
+def refused(folder, value, message, **changes):
+    with pytest.raises(ValueError, match=message) as error:
+        requests(folder, value, **changes)
+    assert "\n" not in str(error.value)
+
+
+def test_videos_that_do_not_go_together(tmp_path):
+    one = write_videos(tmp_path, ["front_wide"])
+    for other, message in (
+        ({"fps": 30}, "front_wide.control_path has 10 frames per second, rear.control_path 30"),
+        ({"size": (16, 48)}, "is 32x16, rear.control_path 48x16: .*mixed_videos=allow"),
+        ({"frames": 9}, "has 7 frames, rear.control_path 9: .*mixed_videos=allow"),
+    ):
+        mixed = one | write_videos(tmp_path, ["rear"], **other)
+        refused(tmp_path, sample(views=mixed), message)
+        if "fps" not in other:
+            (request,) = requests(tmp_path, sample(views=mixed), sampling__mixed_videos="allow")
+            assert not request.error
+
+
+def test_rates_and_lengths_that_do_not_fit(tmp_path):
+    videos = write_videos(tmp_path, BOTH, frames=8, fps=30)
+    refused(tmp_path, sample(views=videos, fps=7), "fps=7 does not divide the files' 30: use fps=1")
+    message = "8 frames, 2 at fps=10, but a chunk takes 3: give 9 of the 30 per second"
+    refused(tmp_path, sample(views=videos), message)
+    long = {"enable_autoregressive": True, "views": write_videos(tmp_path, BOTH, frames=9)}
+    settings = {"sampling__latent_frames": 4}
+    refused(tmp_path, sample(**long, chunk_overlap=2), "use 1 or 3", **settings)
+    refused(tmp_path, sample(**long, chunk_overlap=7), "less than the 7 frames", **settings)
+    (request,) = requests(tmp_path, sample(**long, chunk_overlap=2), **settings,
+                          sampling__upstream_faults=True)  # fmt: skip
+    assert request.options["overlap"] == 2
+
+
+def test_chunks_are_clamped_or_as_many_as_there_are(tmp_path):
+    videos = write_videos(tmp_path, BOTH, frames=8)
+    value = sample(views=videos, enable_autoregressive=True, num_chunks=9)
+    (request,) = requests(tmp_path, value)
+    assert request.options["chunks"] == 3 and request.options["frames"] == 7
+    assert "num_chunks=9, the controls last for 3" in request.options["notes"]
+    (request,) = requests(tmp_path, value | {"num_chunks": 1}, sampling__whole_controls=True)
+    assert request.options["chunks"] == 3
+
+
+def test_too_many_given_frames(folder):
+    both = views(*BOTH, inputs=BOTH)
+    value = sample(views=both, num_conditional_frames=5)
+    refused(folder, value, "front_wide begins with 5 given frames, a chunk has 3")
+
+
+def test_a_long_prompt_is_refused_or_cut(folder):
+    value = sample(prompt="wet road " * 400)
+    refused(folder, value, "longer than 512 tokens.*long_prompts=cut")
+    (request,) = requests(folder, value, sampling__long_prompts="cut")
+    assert "cut" in request.options["notes"][-1]
+
+
+def test_one_bad_sample_of_several_fails_alone(folder):
+    path = folder / "run.jsonl"
+    lines = [sample(name="good"), sample(name="bad", fps=3)]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    found = CosmosMode(config(sampling__specs=f"('{path}',)")).requests()
+    assert [bool(request.error) for request in found] == [False, True]
+    assert "fps=3 does not divide" in found[1].error
+
+
+def test_the_arguments_are_saved_as_upstream_saves_them(folder):
+    value = sample(views=views(*BOTH, inputs=BOTH), negative_prompt="ugly")
+    (request,) = requests(folder, value)
+    saved = arguments(request)
+    fields = {field.name for field in spec.dataclasses.fields(spec.Spec)}
+    assert set(saved) == fields
+    assert saved["rear"]["input_path"] == str(folder / "input_rear_7_10_32.mp4")
+    assert parse(saved, folder).views == parse(value, folder).views
+
+
+def test_names_of_files(folder):
+    (request,) = requests(folder, sample(save_combined_views=False), sampling__files="()")
+    assert request.outputs == {
+        "arguments": "clip/clip.json",
+        "front_wide": "clip/clip_front_wide.mp4",
+        "rear": "clip/clip_rear.mp4",
+        "grid": "clip/clip_grid.mp4",
+    }
+    (request,) = requests(folder, sample(), sampling__files="()", sampling__layout="flat")
+    assert request.outputs == {"arguments": "clip.json", "combined": "clip.mp4"}
+
+
+def test_the_shipped_specs_are_good(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for path in ("data/multiview/crossing.json", "data/multiview/crossing_long.json"):
+        (found,) = entries([path])
+        assert not found.error and len(found.spec.views) == 7
