@@ -155,14 +155,14 @@ def row(report: dict) -> tuple[str, ...]:
         *(f"{report[field]:.3g}" for field in memory),
         f"{math.fsum(report['tflop'].values()):.4g}",
         "?" if floor is None else f"{floor:.3g} s",
-        f"{found['cuDNN attention']} / {found[flops.BATCHED] // 2}",
+        f"{found['cuDNN attention'] + found['TPU attention']} / {found[flops.BATCHED] // 2}",
         "; ".join(moved) or "none",
     )
 
 
 HEAD = (
     *("GB per device of", "arguments", "outputs", "donated", "temporary"),
-    *("TFLOP", "floor", "attention cuDNN / XLA", "collectives on each device"),
+    *("TFLOP", "floor", "attention fused / XLA", "collectives on each device"),
 )
 
 

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from einops import rearrange
 from jax.sharding import PartitionSpec as P
 
+from jaxvid.core.attention_tpu import tpu_attention
+
 SEQUENCE = ("view", "seq")  # tokens are split over both axes
 Look = Literal["all", "own", "text"]
 
@@ -62,12 +64,14 @@ def view_attention(q, k, v, *, look: Look, sizes: tuple[int, int], implementatio
         of its view, m keys that are not split within a view.
       sizes: how many views and tokens of a view there are; the rest of v and n is padding that
         makes them multiples of the devices, and nothing looks at it.
+      implementation: as in `attention`; on TPUs, "auto" is a kernel that keeps no scores ("tpu").
     Returns:
       (b, v, n, k, d)
     """
-    local = functools.partial(
-        _local, mask=None, n_valid=None, implementation=_chosen(implementation, q)
-    )
+    implementation = _chosen(implementation, q)
+    if implementation == "xla" and _device().platform == "tpu":
+        implementation = "tpu"  # XLA would hold the scores of all pairs of tokens
+    local = functools.partial(_local, mask=None, n_valid=None, implementation=implementation)
     mesh = jax.sharding.get_abstract_mesh()
     split = {axis: mesh.shape.get(axis, 1) for axis in SEQUENCE}
 
@@ -89,7 +93,13 @@ def view_attention(q, k, v, *, look: Look, sizes: tuple[int, int], implementatio
         return per_device(q, k, v)
     tokens = P("data", *SEQUENCE, "tensor", None)
     keys = P("data", "view", None, "tensor", None) if look == "text" else tokens
-    return jax.shard_map(per_device, in_specs=(tokens, keys, keys), out_specs=tokens)(q, k, v)
+    sharded = jax.shard_map(
+        per_device,
+        in_specs=(tokens, keys, keys),
+        out_specs=tokens,
+        check_vma=implementation != "tpu",  # which its kernel does not know of
+    )
+    return sharded(q, k, v)
 
 
 def _gather_all(x, split: dict, sizes: tuple[int, int]):
@@ -138,6 +148,8 @@ def batch_attention(q, k, v, mask=None, *, implementation="auto"):
 
 
 def _local(q, k, v, mask, n_valid, implementation):
+    if implementation == "tpu":
+        return tpu_attention(q, k, v)
     return jax.nn.dot_product_attention(
         q, k, v, mask=mask, key_value_seq_lengths=n_valid, implementation=implementation
     )
@@ -154,6 +166,10 @@ def _fastest(q) -> str:
 
 
 def _on_nvidia() -> bool:
-    """Whether the code is for NVIDIA GPUs: those of the mesh, which need not be there, or JAX's."""
-    device = jax.sharding.get_abstract_mesh().abstract_device or jax.devices()[0]
+    device = _device()
     return device.platform in ("gpu", "cuda") and "NVIDIA" in device.device_kind
+
+
+def _device():
+    """What the code is for: the devices of the mesh, which need not be there, or JAX's."""
+    return jax.sharding.get_abstract_mesh().abstract_device or jax.devices()[0]

@@ -14,6 +14,7 @@ ATTENTION = {  # products of queries x keys x width; the gradient computes the s
     "dot_product_attention_fwd_wrapper": 2,
     "dot_product_attention_bwd_wrapper": 5,
 }
+KERNEL = "tpu_attention"  # a function of (b, n, k, d) queries and keys around a kernel
 BATCHED = "products over heads outside of kernels"
 
 
@@ -39,6 +40,11 @@ def _of(equation) -> Counter:
     if name in ATTENTION:
         q, k = (v.aval for v in equation.invars[:2])
         return Counter({_kind(q): 2 * ATTENTION[name] * math.prod(q.shape) * k.shape[1]})
+    if name in ("jit", "pjit") and params["name"] == KERNEL:
+        heads = [v.aval for v in equation.invars if v.aval.ndim == 4]  # none where JAX cut it up
+        if not heads:
+            return Counter()
+        return Counter({_kind(heads[0]): 4 * math.prod(heads[0].shape) * heads[1].shape[1]})
     if name == "cond":
         return max((count(branch.jaxpr) for branch in params["branches"]), key=_flops)
     found = Counter()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 KERNELS = {
     "cuDNN attention": r'custom_call_target="__cudnn\$fmha',
+    "TPU attention": r'custom_call_target="tpu_custom_call"',
     "cuDNN convolution": r'custom_call_target="__cudnn\$conv',
 }
 WIDTH = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8}
