@@ -16,6 +16,7 @@ from jaxvid.core import distributed
 from jaxvid.core.config import build, parse_arguments
 from jaxvid.core.files import check_writable
 from jaxvid.core.program import main
+from jaxvid.cosmos.mode import CosmosMode
 from jaxvid.fdm.flags import sampling_overrides
 from jaxvid.fdm.mode import FdmMode, draw_schedule
 from jaxvid.longlive.mode import LongLiveMode
@@ -30,8 +31,9 @@ from jaxvid.runs.runner import Summary, run
 from jaxvid.runs.serve import serve
 from jaxvid.runs.share import this_share
 from jaxvid.runs.survey import survey
+from jaxvid.runs.together import follow
 
-MODES = {"fdm": FdmMode, "longlive": LongLiveMode}
+MODES = {"fdm": FdmMode, "longlive": LongLiveMode, "cosmos": CosmosMode}
 
 
 def sample(argv: list[str]) -> int:
@@ -45,9 +47,23 @@ def sample(argv: list[str]) -> int:
     if "--serve" in rest:  # asked by run_parallel: one video after another, on this process's GPU
         distributed.keep_compilations()
         return serve(Clips(mode_class(config), config, make))
-    distributed.start()  # before anything that touches a device, such as reading a .pt file
+    distributed.start(together(config))  # before anything touches a device, as reading a .pt does
     distributed.keep_compilations()
     return work(open_mode(config), config, only_plan="--plan" in rest)
+
+
+def together(config: ConfigDict) -> bool:
+    """Whether all processes make each request together, or each makes its share.
+
+    Raises:
+      ValueError: together, with a mode that cannot.
+    """
+    wanted = config.get("run", {}).get("hosts") == "together"
+    if wanted and not mode_class(config).together:
+        raise ValueError(
+            f"run.hosts=together: a request of {config.mode} is made by one process; use divide"
+        )
+    return wanted
 
 
 def mode_class(config: ConfigDict) -> type[Mode]:
@@ -79,16 +95,20 @@ def prepare(mode: Mode, config: ConfigDict) -> Prepared:
     run_config = build(RunConfig, run_fields, "config.run")
     check_writable(run_config.output, "output")
     requests = mode.requests()
-    share = this_share(run_config.shard, this_process()).select(requests)
+    share = this_share(run_config.shard, this_process(run_config)).select(requests)
     return Prepared(run_config, requests, share, mode.provenance(), mode.plan(requests))
 
 
-def this_process() -> tuple[int, int]:
-    return jax.process_index(), jax.process_count()
+def this_process(config: RunConfig) -> tuple[int, int]:
+    """Which part of the share this process does, of how many."""
+    return (0, 1) if config.hosts == "together" else distributed.process()
 
 
 def work(mode: Mode, config: ConfigDict, only_plan: bool) -> int:
     """Prints the plan, then makes what is missing; returns the exit code."""
+    if not only_plan and jax.process_index() > 0:
+        found = prepare(mode, config)
+        return follow(lambda: mode.load(found.share), found.requests, found.config.folder)
     if not only_plan:
         return make(mode, config, mode.load).exit_code
     found = prepare(mode, config)
@@ -101,7 +121,12 @@ def make(mode: Mode, config: ConfigDict, load: Callable[[list[Request]], Generat
     found = prepare(mode, config)
     print("\n".join(found.plan.lines()), flush=True)
     summary = run(
-        lambda: load(found.share), found.requests, found.config, found.provenance, this_process()
+        lambda: load(found.share),
+        found.requests,
+        found.config,
+        found.provenance,
+        this_process(found.config),
+        lead=jax.process_count() > 1,
     )
     if not summary.stopped:
         mode.finish()

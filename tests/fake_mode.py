@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -16,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from jaxvid.runs.config import RunConfig
 from jaxvid.runs.fingerprint import Provenance, hash_json
 from jaxvid.runs.plan import Frames, Plan, print_plan
-from jaxvid.runs.requests import Chunk, Request, Stage
+from jaxvid.runs.requests import Chunk, Request, Snapshot, Stage
 from jaxvid.runs.runner import run
 from jaxvid.runs.survey import survey
 
@@ -33,6 +34,7 @@ class FakeConfig:
     seconds: float = 0.01  # pretended work for each chunk
     broken: tuple[str, ...] = ()  # ids whose batch raises after the first chunk
     dark: int = 0  # a setting that changes the frames
+    snapshots: int = 0  # after every so many chunks; 0: none
 
 
 class FakeGenerator:
@@ -49,16 +51,28 @@ class FakeGenerator:
     def prefetch(self, requests: list[Request]):
         self.prefetched.append([request.id for request in requests])
 
-    def generate(self, requests: list[Request]):
+    def resumable(self, requests: list[Request]) -> bool:
+        return self.config.snapshots > 0
+
+    def resume(self, requests: list[Request], info: dict, restore):
+        like = {"tint": jax.ShapeDtypeStruct((), np.uint8)}
+        yield from self.generate(requests, info["start"], np.asarray(restore(like)["tint"]))
+
+    def generate(self, requests: list[Request], first: int = 0, tint=None):
+        """Frames get a tint that only a snapshot tells, if there are any."""
+        tint = np.uint8(0) if tint is None else tint
         assert len({self.group(request) for request in requests}) == 1
         assert len(requests) <= self.batch_size
         self.calls.append([request.id for request in requests])
-        total = requests[0].options["frames"]
-        for start in range(0, total, self.config.chunk):
+        total, every = requests[0].options["frames"], self.config.snapshots * self.config.chunk
+        for start in range(first, total, self.config.chunk):
+            if every and start and start % every == 0 and start != first:
+                yield Snapshot({"tint": tint}, {"start": start})
             yield Stage(f"drawing frame {start}/{total}", start / total)
             time.sleep(self.config.seconds)
+            tint = tint + np.uint8(every > 0)
             for index, request in enumerate(requests):
-                frames = draw(request, self.config)[start : start + self.config.chunk]
+                frames = draw(request, self.config)[start : start + self.config.chunk] + tint
                 for name in ("video", "gif", "samples"):
                     if name in request.outputs:
                         yield Chunk(index, name, frames)
@@ -83,7 +97,11 @@ def fake_requests(config: FakeConfig, inputs: dict[str, str] | None = None) -> l
             id=f"clip_{n:04}",
             seed=n,
             inputs=dict(inputs or {}),
-            outputs={name: f"clip_{n:04}/{file}" for name, file in OUTPUTS.items()},
+            outputs={
+                name: f"clip_{n:04}/{file}"
+                for name, file in OUTPUTS.items()
+                if not (name == "gif" and config.snapshots)  # which cannot be gone on with
+            },
             options={"fps": 10, "frames": config.frames, "prompt": f"number {n}"},
         )
         for n in range(config.requests)
@@ -104,13 +122,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--plan", action="store_true")
     for cls in (RunConfig, FakeConfig):
         for field in dataclasses.fields(cls):
-            read = (
-                parse_bool
-                if field.type is bool
-                else str.split
-                if field.name == "broken"
-                else field.type
-            )
+            kinds = {bool: parse_bool, int: int, float: float, tuple[str, ...]: str.split}
+            read = kinds.get(field.type, str)
             parser.add_argument(f"--{field.name}", type=read, default=field.default)
     args = parser.parse_args(argv)
     pick = lambda cls: cls(**{f.name: getattr(args, f.name) for f in dataclasses.fields(cls)})  # noqa: E731

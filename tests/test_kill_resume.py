@@ -106,6 +106,50 @@ def test_killed_ten_times(tmp_path, mode, span):
     check_equal(disturbed, whole)
 
 
+LONG = (
+    f"{sys.executable} {FAKE} --requests=2 --batch_size=2 --frames=96 --chunk=4 --snapshots=2 "
+    "--seconds={seconds} --output={{output}}"
+)
+
+
+def test_killed_in_the_middle_of_a_call(tmp_path):
+    """It goes on at the newest snapshot, in .mp4, .npy and .json alike; also after a SIGTERM."""
+    whole, disturbed = tmp_path / "whole", tmp_path / "disturbed"
+    complete(LONG.format(seconds=0), whole)
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        before = newest_snapshot(disturbed)
+        process = start(LONG.format(seconds=0.1), disturbed)
+        while process.poll() is None and newest_snapshot(disturbed) < before + 2:
+            time.sleep(0.002)
+        os.killpg(process.pid, number)
+        process.communicate()
+        assert not list(disturbed.glob("clip_*")) and newest_snapshot(disturbed) >= before + 2
+    process = start(LONG.format(seconds=0), disturbed)
+    text, _ = process.communicate()
+    assert "clip_0000: goes on where an earlier run was ended" in text
+    check_equal(disturbed, whole)
+
+
+def newest_snapshot(output: Path) -> int:
+    notes = output.glob(".unfinished-halfway/*/step_*/jaxvid.json")
+    return max((int(note.parent.name.removeprefix("step_")) for note in notes), default=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", ["--dark=9", "--resume=False"])
+def test_what_cannot_be_gone_on_with_is_made_anew(tmp_path, change):
+    command = LONG.format(seconds=0.1)
+    process = start(command, tmp_path)
+    while process.poll() is None and newest_snapshot(tmp_path) < 1:
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    process = start(f"{LONG.format(seconds=0)} {change}", tmp_path)
+    text, _ = process.communicate()
+    assert "goes on" not in text and "2 done" in text
+    assert not list(tmp_path.glob(".unfinished-*"))
+
+
 POINTS = """
 import os, signal, sys
 sys.path[:0] = [{tests!r}]

@@ -29,6 +29,7 @@ INTERACTIVE = {
     "sampling.prompts": ROOT / "data/prompts/interactive.jsonl",
     "sampling.switch_frames": "(2, 6)",
 }
+EVERY = jax.devices()
 CONDITIONAL = {"sampling.prompts": ROOT / "data/prompts/video_conditional.jsonl"}
 
 
@@ -40,8 +41,7 @@ def one_device(monkeypatch):
 
 
 def devices(monkeypatch, count: int):
-    every = jax.devices()
-    monkeypatch.setattr(jax, "local_devices", lambda *_: every[:count])
+    monkeypatch.setattr(jax, "devices", lambda *_: EVERY[:count])
 
 
 def run(output: Path, **changes) -> dict[str, np.ndarray]:
@@ -181,7 +181,7 @@ def test_nothing_compiles_after_the_second_block(monkeypatch):
     blocks = mode.load(requests).blocks(requests, mode.settings.length(0))
     found = []
     for _ in blocks:
-        programs = rollout.advance._cache_size(), sample._decode._cache_size()
+        programs = rollout.advance._cache_size(), sample.decode_block._cache_size()
         found.append((*programs, sum(a.nbytes for a in jax.live_arrays())))
     assert len(found) == 20
     assert len({*found[1:-1]}) == 1  # and the devices hold no more than at the start
@@ -193,7 +193,8 @@ def test_blocks_are_the_whole_video_decoded_at_once(alone):
     request = mode.requests()[0]
     generator = mode.load([request])
     length = mode.settings.length(0)
-    latents = jnp.concatenate(list(generator.latents([request], length)), axis=1)
+    latents = [piece.latents for piece in generator.pieces([request], length)]
+    latents = jnp.concatenate(latents, axis=1)
     assert latents.shape[1] == 9
     whole = jax.jit(vae.decode, static_argnums=0)(mode.settings.vae, generator.vae, latents[:, :8])
     video = alone[request.id]
@@ -227,11 +228,12 @@ def test_each_piece_is_handed_out_when_the_next_one_is_being_decoded():
         began.append((piece, past))
         return np.full((1, 2), piece), True, piece
 
-    seen = [(int(frames[0, 0]), len(began)) for frames in sample.decoded(iter([1, 2, 3]), decode)]
+    pieces = [sample.Piece(number, number) for number in (1, 2, 3)]
+    seen = [(int(frames[0, 0]), len(began)) for frames in sample.decoded(iter(pieces), decode)]
     assert seen == [(1, 2), (2, 3), (3, 3)]
     assert began == [(1, None), (2, 1), (3, 2)]
     with pytest.raises(ValueError, match="NaN"):
-        list(sample.decoded(iter([1]), lambda *_: (None, False, None)))
+        list(sample.decoded(iter(pieces), lambda *_: (None, False, None)))
 
 
 def test_upstream_files_and_config(tmp_path):

@@ -23,23 +23,30 @@ TRAIN = [
 ]
 
 
-def together(command: list[str]) -> list[str]:
-    """Runs the command in two processes of one device each; returns what they print."""
+def environments(count: int) -> list[dict[str, str]]:
+    """Of so many processes that find each other."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    shared = {"JAXVID_COORDINATOR": f"localhost:{port}", "JAXVID_PROCESSES": "2"}
-    shared |= {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
+    shared = os.environ | {"JAX_PLATFORMS": "cpu"}
+    if count == 1:
+        return [shared]
+    shared |= {"JAXVID_COORDINATOR": f"localhost:{port}", "JAXVID_PROCESSES": str(count)}
+    return [shared | {"JAXVID_PROCESS_INDEX": str(index)} for index in range(count)]
+
+
+def together(command: list[str]) -> list[str]:
+    """Runs the command in two processes of one device each; returns what they print."""
     processes = [
         subprocess.Popen(
             command,
             cwd=ROOT,
-            env=os.environ | shared | {"JAXVID_PROCESS_INDEX": str(index)},
+            env=environment | {"JAX_NUM_CPU_DEVICES": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for index in range(2)
+        for environment in environments(2)
     ]
     try:
         texts = [process.communicate(timeout=400)[0] for process in processes]

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxvid.core import distributed
+
 
 def draw(abstract, seed: int, dtype: str, places=None, name: str = ""):
     """Parameters of the shapes of `abstract`: each array depends on the seed and its name only.
@@ -22,7 +24,7 @@ def draw(abstract, seed: int, dtype: str, places=None, name: str = ""):
     def one(path, leaf, place=None):
         where = f"{name}/{jax.tree_util.keystr(path, simple=True, separator='/')}"
         values = _values(where, leaf.shape, seed).astype(jnp.dtype(dtype))
-        return values if place is None else jax.device_put(values, place)
+        return values if place is None else distributed.place(values, place)
 
     return jax.tree_util.tree_map_with_path(one, abstract, *([] if places is None else [places]))
 

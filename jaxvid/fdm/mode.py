@@ -17,6 +17,8 @@ from jaxvid.runs.requests import Request
 class FdmMode:
     """See runs.mode.Mode."""
 
+    together = False
+
     def __init__(self, config: ConfigDict):
         self.settings = sampling_settings(config)
         self.output = str(self.settings.folder)

@@ -172,9 +172,13 @@ def _compilations(settings: Settings, wanted, lengths: Sequence[Length]) -> int:
 
 
 def sampling_mesh(settings: Settings):
-    """The mesh of the transformer: all devices of this process, but one that only decodes."""
-    devices = jax.local_devices()  # processes share out requests
+    """The mesh of the transformer: all devices of the JAX run, but one that only decodes."""
+    devices = jax.devices()
     if settings.sampling.decoder == "separate":
+        if jax.process_count() > 1:
+            raise ValueError(
+                "sampling.decoder=separate works within one host: use 'shared', or run.hosts=divide"
+            )
         if len(devices) < 2:
             raise ValueError(
                 "sampling.decoder=separate needs 2 devices or more, there is 1: use 'shared'"

@@ -15,8 +15,8 @@ import numpy as np
 
 from jaxvid.core.noise import request_key
 from jaxvid.core.rope import MAX_FRAMES
-from jaxvid.longlive import models, rollout
-from jaxvid.longlive.sample import Generator, decoded, within
+from jaxvid.longlive import models, rollout, shapes
+from jaxvid.longlive.sample import Generator, Piece, decoded, within
 
 
 class Live:
@@ -46,8 +46,11 @@ class Live:
           embed: makes the (length, c) embeddings of a prompt; without it, the text encoder is
             read anew for each prompt that is not among the embeddings on disk.
         Raises:
-          ValueError: an empty prompt, one that is too long, or a batch size of more.
+          ValueError: an empty prompt, one that is too long, a batch size of more, or a generator
+            over several processes, which would have to be told of each prompt.
         """
+        if jax.process_count() > 1:
+            raise ValueError("a live video is made by one process: do not join several")
         if generator.batch_size != 1:
             raise ValueError(
                 f"a live video is made alone, not in batches of {generator.batch_size}: "
@@ -82,19 +85,19 @@ class Live:
         return next(self._frames)
 
     def _make(self, key, latent_frames: int | None) -> Iterator[np.ndarray]:
-        pieces = decoded(self._latents(key, latent_frames), self._generator.decode)
+        pieces = decoded(self._pieces(key, latent_frames), self._generator.decode)
         return (piece[0] for piece in pieces)
 
-    def _latents(self, key, latent_frames: int | None) -> Iterator:
+    def _pieces(self, key, latent_frames: int | None) -> Iterator:
         generator, config = self._generator, self._generator.settings.rollout
         end = latent_frames or self._most()
-        network = generator.network(end or config.window)
+        network = shapes.network(generator.settings, end or config.window)
         with jax.set_mesh(generator.mesh):
             state = generator.begin(network, self._next(0))
             noise = generator.noise([key])
         blocks = rollout.generate(network, config, generator.params, state, noise, end, self._next)
-        for block in within(generator.mesh, blocks):
-            yield block.latents
+        for number, block in enumerate(within(generator.mesh, blocks), 1):
+            yield Piece(block.latents, number * config.block)
 
     def _most(self) -> int | None:
         """The length of a video that nobody ends; raises ValueError if the cache has to hold it."""

@@ -15,6 +15,8 @@ from jaxvid.runs.requests import Request
 class LongLiveMode:
     """See runs.mode.Mode."""
 
+    together = True
+
     def __init__(self, config: ConfigDict):
         self.settings = sampling_settings(config)
         self.output = config.get("run", {}).get("output", "")

@@ -46,20 +46,25 @@ def describe(models: ModelConfig) -> Described:
             "set models.lora=''"
         )
     if models.lora:
-        _lora(models, network)
+        read_lora(models, network)
     kind = "lora" if models.lora or merged else "ema" if models.use_ema else "regular"
     return Described(network, describe_vae(models), describe_encoder(models), kind)
 
 
-def describe_transformer(models: ModelConfig) -> tuple[WanConfig, bool]:
-    """Shape of the transformer, and whether it is a checkpoint with a LoRA merged in."""
-    path = _require(models.transformer, "transformer")
+def describe_transformer(
+    models: ModelConfig, field: str = "transformer", names: Sequence[str] = ()
+) -> tuple[WanConfig, bool]:
+    """Shape of the transformer, and whether it is a checkpoint with a LoRA merged in.
+
+    field: of `models`, where the file is named; names: of its entries, instead of the usual ones.
+    """
+    path = _require(getattr(models, field), field)
     if path.is_file():
-        return _describe_file(path, _entries(models)), False
+        return _describe_file(path, names or _entries(models), field), False
     info = checkpoint.read_info(path)
     if info.get("kind") != "wan_dit":
         found = info.get("model", info.get("kind", "something else"))
-        raise ValueError(f"models.transformer={path} is a checkpoint of {found!r}, not 'wan_dit'")
+        raise ValueError(f"models.{field}={path} is a checkpoint of {found!r}, not 'wan_dit'")
     if models.use_ema:
         raise ValueError(
             f"models.use_ema: {path} holds one set of weights; convert the EMA with "
@@ -72,7 +77,7 @@ def _entries(models: ModelConfig) -> Sequence[str]:
     return dit_files.EMA if models.use_ema else dit_files.GENERATOR
 
 
-def _describe_file(path: Path, names: Sequence[str]) -> WanConfig:
+def _describe_file(path: Path, names: Sequence[str], field: str) -> WanConfig:
     """Shape of the network in an upstream file, each of whose names and shapes is checked."""
     tensors = dit_keys.clean_names(dit_files.entry(torch_file.load(path), names, path)[1])
     try:
@@ -81,26 +86,26 @@ def _describe_file(path: Path, names: Sequence[str]) -> WanConfig:
         known = {n: a for n, a in tensors.items() if any(r.fullmatch(n) for r in regexes)}
         config = dit_keys.config_of(known)
     except ValueError as error:
-        raise ValueError(f"models.transformer={path}: {error}") from error
+        raise ValueError(f"models.{field}={path}: {error}") from error
     nothing = jax.tree.map(
         lambda a: np.broadcast_to(np.zeros((), a.dtype), a.shape), dit.abstract_parameters(config)
     )
     expected = {name: a.shape for name, a in to_theirs(nothing, layout).items()}
-    _compare(path, expected, {name: a.shape for name, a in tensors.items()})
+    _compare(f"models.{field}={path}", expected, {name: a.shape for name, a in tensors.items()})
     return config
 
 
-def _compare(path: Path, expected: Mapping, found: Mapping) -> None:
+def _compare(where: str, expected: Mapping, found: Mapping) -> None:
     """ValueError that lists missing and extra names, or names the first of another shape."""
     missing, extra = sorted(expected.keys() - found), sorted(found.keys() - expected)
     if missing or extra:
         raise ValueError(
-            f"models.transformer={path} is another network: it lacks {_names(missing)} and has "
+            f"{where} is another network: it lacks {_names(missing)} and has "
             f"{_names(extra)} too many"
         )
     for name, shape in expected.items():
         if tuple(found[name]) != tuple(shape):
-            raise ValueError(f"models.transformer={path}: {name} is {found[name]}, not {shape}")
+            raise ValueError(f"{where}: {name} is {found[name]}, not {shape}")
 
 
 def _names(names: Sequence[str]) -> str:
@@ -108,23 +113,29 @@ def _names(names: Sequence[str]) -> str:
     return f"{len(names)} tensors" + (f" ({', '.join(names[:SHOWN])}{more})" if names else "")
 
 
-def _lora(models: ModelConfig, network: WanConfig) -> tuple[dict, LoraConfig]:
-    """The adapters, still on the disk, and their strength."""
-    path = _require(models.lora, "lora")
+def read_lora(
+    models: ModelConfig,
+    network: WanConfig,
+    field: str = "lora",
+    names: Sequence[str] = dit_files.LORAS,
+) -> tuple[dict, LoraConfig]:
+    """The adapters, still on the disk, and their strength; `field` and `names` as above."""
+    path = _require(getattr(models, field), field)
     if path.is_file():
-        adapters, alpha = dit_files.read_adapters(path, dit_files.LORAS, network), 0.0
+        adapters, alpha = dit_files.read_adapters(path, names, network), 0.0
     else:
         info = checkpoint.read_info(path)
         if info.get("kind") != "wan_lora":
             found = info.get("model", info.get("kind", "something else"))
-            raise ValueError(f"models.lora={path} is a checkpoint of {found!r}, not 'wan_lora'")
-        if build(WanConfig, info["network"], f"{path}: network") != network:
-            raise ValueError(f"models.lora={path} adapts another network than models.transformer")
+            raise ValueError(f"models.{field}={path} is a checkpoint of {found!r}, not 'wan_lora'")
+        base = dataclasses.replace(network, remat=False)
+        if build(WanConfig, info["network"], f"{path}: network") != base:
+            raise ValueError(f"models.{field}={path} adapts another network than the one given")
         adapters, alpha = checkpoint.restore(path), info["lora"]["alpha"]
     rank = rank_of(adapters)
     if models.lora_rank and rank != models.lora_rank:
         raise ValueError(
-            f"models.lora={path} has rank {rank}, models.lora_rank={models.lora_rank}: "
+            f"models.{field}={path} has rank {rank}, models.lora_rank={models.lora_rank}: "
             "use the rank it has"
         )
     return adapters, LoraConfig(rank, models.lora_alpha or alpha or float(rank))
@@ -133,19 +144,10 @@ def _lora(models: ModelConfig, network: WanConfig) -> tuple[dict, LoraConfig]:
 def describe_vae(models: ModelConfig) -> VaeConfig:
     """Shape of the VAE."""
     path = _require(models.vae, "vae")
-    if path.is_file():
-        content = torch_file.load(path)
-        try:
-            if not isinstance(content, Mapping):
-                raise ValueError(f"holds a {type(content).__name__}, not a VAE")
-            config = vae_keys.config_of(content)
-        except ValueError as error:
-            raise ValueError(f"models.vae={path}: {error}") from error
-        return dataclasses.replace(config, dtype=models.dtype)
-    info = checkpoint.read_info(path)
-    if info.get("model") != "wan_vae":
-        raise ValueError(f"models.vae={path} is a checkpoint of {info.get('model')!r}, not wan_vae")
-    return build(VaeConfig, {**info["config"], "dtype": models.dtype}, f"{path}: config")
+    try:
+        return vae_keys.describe(path, models.dtype)
+    except ValueError as error:
+        raise ValueError(f"models.vae={error}") from error
 
 
 def describe_encoder(models: ModelConfig) -> Umt5Config:
@@ -192,25 +194,35 @@ def embed(settings: Settings, prompts: Iterable[str]) -> dict[str, np.ndarray]:
 def load_transformer(settings: Settings, mesh) -> dict:
     """Parameters over the mesh, with the LoRA merged in."""
     models, network = settings.models, settings.network
+    places = shardings(dit.abstract_parameters(network), dit.RULES, mesh)
+    return read_transformer(models, network, models.dtype, places)
+
+
+def read_transformer(
+    models: ModelConfig,
+    network: WanConfig,
+    dtype: str,
+    places,
+    field: str = "transformer",
+    names: Sequence[str] = (),
+) -> dict:
+    """Parameters with a sharding each, and the LoRA merged in; see `describe_transformer`."""
     abstract = dit.abstract_parameters(network)
-    places = shardings(abstract, dit.RULES, mesh)
     if models.random:
-        return draw(abstract, models.random_seed, models.dtype, places)
-    path = Path(models.transformer).expanduser()
+        return draw(abstract, models.random_seed, dtype, places)
+    path = Path(getattr(models, field)).expanduser()
     if path.is_dir() and not models.lora:
         like = jax.tree.map(
-            lambda a, place: jax.ShapeDtypeStruct(a.shape, models.dtype, sharding=place),
-            abstract,
-            places,
+            lambda a, place: jax.ShapeDtypeStruct(a.shape, dtype, sharding=place), abstract, places
         )
         return checkpoint.restore(path, like)
     if path.is_dir():
         params = checkpoint.restore(path)
     else:
-        params = dit_files.read_transformer(path, _entries(models))[0]
+        params = dit_files.read_transformer(path, names or _entries(models))[0]
     if models.lora:
-        params = dit_files.merged(params, *_lora(models, network))
-    cast = jax.tree.map(lambda a: np.asarray(a, jnp.dtype(models.dtype)), params)
+        params = dit_files.merged(params, *read_lora(models, network))
+    cast = jax.tree.map(lambda a: np.asarray(a, jnp.dtype(dtype)), params)
     return jax.device_put(cast, places)
 
 
@@ -232,6 +244,14 @@ def identity(settings: Settings) -> str:
         return json.dumps(["random", models.random_seed, *map(dataclasses.asdict, shapes)])
     named = ("transformer", "lora", "vae", "text_encoder", "tokenizer")
     return json.dumps({name: _file_identity(getattr(models, name)) for name in named})
+
+
+def vae_identity(settings: Settings) -> str:
+    """The same for the VAE alone."""
+    models = settings.models
+    if models.random:
+        return json.dumps(["random", models.random_seed, dataclasses.asdict(settings.vae)])
+    return _file_identity(models.vae)
 
 
 def _file_identity(path: str) -> str:

@@ -3,23 +3,22 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
-from jaxvid.core.mesh import make_mesh, over_data, replicated
+from jaxvid.core.distributed import agreed, place, whole
+from jaxvid.core.mesh import make_mesh, over_data
 from jaxvid.core.noise import request_key
 from jaxvid.core.video import FFMPEG_SCALER, read_video, to_float
-from jaxvid.longlive import models, rollout
+from jaxvid.longlive import models, rollout, shapes
 from jaxvid.longlive.cache import CausalWan
-from jaxvid.longlive.cost import batch_size, length_of, sampling_mesh
+from jaxvid.longlive.cost import batch_size, length_of, sampling_mesh, switch_starts
 from jaxvid.longlive.sample_config import Length, Settings
-from jaxvid.runs.requests import Chunk, Request, Stage
+from jaxvid.runs.requests import Chunk, Request, Snapshot, Stage
 from jaxvid.wan import vae
-from jaxvid.wan.dit import KV
 from jaxvid.wan.umt5 import pad_rows
 
 
@@ -27,6 +26,14 @@ def load(settings: Settings, requests: Sequence[Request]) -> "Generator":
     """Embeddings of all prompts of the requests, then the networks on the devices."""
     prompts = [prompt for r in requests if not r.error for prompt in r.options["prompts"]]
     return Generator(settings, models.embed(settings, prompts))
+
+
+class Piece(NamedTuple):
+    """Latents of a clip, or of a block."""
+
+    latents: jax.Array  # (b, t, h, w, c)
+    frame: int  # latent frames of the video up to its end
+    state: rollout.State | None = None  # after a block; used up by the next one
 
 
 class Generator:
@@ -40,13 +47,14 @@ class Generator:
         """texts: embeddings of all prompts that will be asked for, see `models.embed`."""
         self.settings, self.texts = settings, texts
         self.mesh = self.decoder_mesh = sampling_mesh(settings)
-        self.devices = f"{self.mesh.size} x {jax.local_devices()[0].device_kind}"
+        self.devices = f"{self.mesh.size} x {jax.devices()[0].device_kind}"
         if settings.sampling.decoder == "separate":
-            self.decoder_mesh = make_mesh(type(settings.mesh)(), jax.local_devices()[-1:])
+            self.decoder_mesh = make_mesh(type(settings.mesh)(), jax.devices()[-1:])
             self.devices += " + 1 that decodes"
         self.batch_size = batch_size(settings, self.mesh.shape["data"])
         self.params = models.load_transformer(settings, self.mesh)
         self.vae = models.load_vae(settings, self.decoder_mesh)
+        self._clips: dict[str, np.ndarray] = {}  # read ahead, by path
 
     def take_over(self, settings: Settings) -> bool:
         """Goes on with another clip, if nothing else differs; says whether it does."""
@@ -56,59 +64,98 @@ class Generator:
             self.settings = settings
         return same
 
-    def network(self, frames: int) -> CausalWan:
-        """The transformer with the cache of a video of so many latent frames."""
-        settings = self.settings
-        window = settings.rollout.cache_window(frames)
-        return CausalWan(settings.network, window, jnp.dtype(settings.models.dtype))
-
     def group(self, request: Request):
         """Videos of equal length whose prompts change at the same frames share a call."""
         options = request.options
         return options["given"], options["latent_frames"], tuple(options["switch_frames"])
 
-    def generate(self, batch: list[Request]) -> Iterator[Chunk | Stage]:
+    def prefetch(self, requests: list[Request]) -> None:
+        """Reads the clips of the next call; on another thread."""
+        length = length_of(self.settings, requests[0])
+        clips = {request.inputs["clip"] for request in requests if length.given}
+        self._clips = {path: _read_clip(path, length) for path in sorted(clips)}
+
+    def resumable(self, requests: list[Request]) -> bool:
+        """Whether the videos are so long that they can be gone on with in the middle."""
+        every = self.settings.sampling.checkpoint_blocks
+        return 0 < every < length_of(self.settings, requests[0]).blocks
+
+    def generate(self, batch: list[Request]) -> Iterator[Chunk | Stage | Snapshot]:
         """Yields frames as they are decoded."""
         length = length_of(self.settings, batch[0])
-        written = 0
         yield Stage("clip" if length.given else "first block", 0.0)
-        for frames in self.blocks(batch, length):
+        yield from self._named(batch, length, self.blocks(batch, length))
+
+    def resume(self, batch: list[Request], info: dict, restore: Callable):
+        """The same from a Snapshot on."""
+        length, size = length_of(self.settings, batch[0]), self.batch_size
+        like = {
+            "state": shapes.state(self.settings, self.mesh, size, length.made),
+            "past": shapes.decoder_past(self.settings, self.decoder_mesh, size),
+        }
+        blocks = self.blocks(batch, length, info["frame"], **restore(like))
+        yield from self._named(batch, length, blocks, length.pixel(info["frame"]))
+
+    def _named(self, batch: list[Request], length: Length, blocks: Iterator, written: int = 0):
+        for frames in blocks:
+            if isinstance(frames, Snapshot):
+                yield frames
+                continue
             for index in range(len(batch)):
                 yield Chunk(index, "video", frames[index])
             written += frames.shape[1]
             yield Stage(f"frame {written}/{length.pixels}", written / length.pixels)
 
-    def blocks(self, batch: list[Request], length: Length) -> Iterator[np.ndarray]:
-        """uint8 (b, t, h, w, 3), in order; what is past the end of the video is cut."""
+    def blocks(
+        self, batch: list[Request], length: Length, frame: int = 0, state=None, past=None
+    ) -> Iterator[np.ndarray | Snapshot]:
+        """uint8 (b, t, h, w, 3), in order; what is past the end of the video is cut.
+
+        frame, state, past: latent frames that are made, and what they have left, to go on with.
+        """
         filled = [*batch, *[batch[-1]] * (self.batch_size - len(batch))]
-        left = length.pixels
-        for frames in decoded(self.latents(filled, length), self.decode):
-            frames = frames[:, :left]
-            left -= frames.shape[1]
+        every = self.settings.sampling.checkpoint_blocks * length.block
+
+        def due(piece: Piece) -> bool:
+            made = piece.frame - length.given
+            return self.resumable(batch) and made % every == 0 and 0 < made and not ended(piece)
+
+        def ended(piece: Piece) -> bool:
+            return piece.frame >= length.made
+
+        left = length.pixels - length.pixel(frame)
+        for frames in decoded(self.pieces(filled, length, frame, state), self.decode, past, due):
+            if not isinstance(frames, Snapshot):
+                frames = frames[:, :left]
+                left -= frames.shape[1]
             yield frames
 
-    def latents(self, batch: list[Request], length: Length) -> Iterator[jax.Array]:
-        """Latents of the clip, then of each block, (b, t, h, w, c); nothing is waited for."""
-        config = self.settings.rollout
-        network = self.network(length.made)
+    def pieces(
+        self, batch: list[Request], length: Length, frame: int = 0, state=None
+    ) -> Iterator[Piece]:
+        """The clip, then each block; nothing is waited for. frame, state: see `blocks`."""
+        config, options = self.settings.rollout, batch[0].options
+        network = shapes.network(self.settings, length.made)
         prompts = list(zip(*(request.options["prompts"] for request in batch), strict=True))
         texts = [self.text(segment) for segment in prompts]
-        switches = batch[0].options["switch_frames"]
-        later = texts[1:] if switches else []
+        later = texts[1:] if options["switch_frames"] else []
         with jax.set_mesh(self.mesh):
-            state = self.begin(network, texts[0])
             noise = self.noise([request_key(r.seed, r.id) for r in batch])
-        if length.given:
+            state = self.begin(network, texts[0]) if state is None else state
+        if length.given and not frame:
             given = self.clip([request.inputs["clip"] for request in batch], length)
             with jax.set_mesh(self.mesh):
                 state = rollout.condition(network, config, self.params, state, given)
                 state = rollout.set_text(network, self.params, state, texts[1])
-            yield from pieces(given, length.block)
+            yield from (Piece(part, length.given) for part in pieces(given, length.block))
+        frame = frame or length.given
+        over = sum(start < frame for start in switch_starts(length, options["switch_frames"]))
+        text_at = rollout.scheduled(later[over:], options["switch_frames"][over:])
         end = length.latent if config.blank_tail else length.made
-        blocks = rollout.generate(
-            network, config, self.params, state, noise, end, rollout.scheduled(later, switches)
-        )
-        yield from (block.latents for block in within(self.mesh, blocks))
+        blocks = rollout.generate(network, config, self.params, state, noise, end, text_at)
+        for block in within(self.mesh, blocks):
+            frame += block.latents.shape[1]
+            yield Piece(block.latents, frame, block.state)
 
     def begin(self, network: CausalWan, text) -> rollout.State:
         """The state before the first frame, placed as it is after each block.
@@ -116,31 +163,29 @@ class Generator:
         So one program serves the first block, too.
         """
         shape = (text.shape[0], *self.settings.latent_shape)
-        state = rollout.begin(network, self.params, text, shape)
-        keys = KV(*[NamedSharding(self.mesh, P(None, "data", None, "tensor"))] * 2)
-        frames, number = over_data(self.mesh), replicated(self.mesh)
-        return jax.device_put(state, rollout.State(keys, keys, frames, number))
+        return _begin(network, shape, shapes.state_places(self.mesh))(self.params, text)
 
     def noise(self, keys: Sequence) -> Callable[[int], jax.Array]:
         """Noise of a block by its first frame, see rollout.advance; `keys` are one per request."""
-        keys = jax.device_put(jnp.stack(keys), over_data(self.mesh))
+        numbers = np.stack([jax.random.key_data(key) for key in keys])
+        keys = jax.random.wrap_key_data(place(numbers, over_data(self.mesh)))
         return rollout.keyed_noise(keys, self.settings.rollout, self.settings.latent_shape)
 
     def text(self, prompts: Sequence[str]) -> jax.Array:
         """(b, m, c) embeddings of one prompt for each video of a call."""
         rows = pad_rows([self.texts[p] for p in prompts], self.settings.network.text_length)
-        return jax.device_put(rows, over_data(self.mesh))
+        return place(rows, over_data(self.mesh))
 
     def clip(self, paths: Sequence[str], length: Length) -> jax.Array:
         """(b, given, h, w, c) latents of the first frames of the clips."""
         sampling = self.settings.sampling
-        frames = length.pixel(length.given)
-        videos = [
-            resize(read_video(path, 0, frames, FFMPEG_SCALER), sampling.height, sampling.width)
-            for path in paths
-        ]
+        with agreed():
+            known, self._clips = self._clips, {}
+            read = {path: known.get(path) for path in paths}
+            read = {p: _read_clip(p, length) if a is None else a for p, a in read.items()}
+        videos = np.stack([resize(read[p], sampling.height, sampling.width) for p in paths])
         with jax.set_mesh(self.decoder_mesh):
-            videos = jax.device_put(jnp.stack(videos), over_data(self.decoder_mesh))
+            videos = place(videos, over_data(self.decoder_mesh))
             latents = _encode(self.settings.vae, length.block, self.vae, videos)
         return jax.device_put(latents, over_data(self.mesh))
 
@@ -151,7 +196,12 @@ class Generator:
         """
         latents = jax.device_put(latents, over_data(self.decoder_mesh))
         with jax.set_mesh(self.decoder_mesh):
-            return _decode(self.settings.vae, self.vae, latents, past)
+            return decode_block(self.settings.vae, self.vae, latents, past)
+
+
+def _read_clip(path: str, length: Length) -> np.ndarray:
+    """The frames of a clip that a video goes on from, uint8 (t, h, w, 3)."""
+    return read_video(path, 0, length.pixel(length.given), FFMPEG_SCALER)
 
 
 def pieces(latents, block: int) -> Iterator:
@@ -162,18 +212,31 @@ def pieces(latents, block: int) -> Iterator:
         yield latents[:, start : start + block]
 
 
-def decoded(latents: Iterator, decode: Callable) -> Iterator[np.ndarray]:
+def decoded(
+    pieces: Iterator[Piece],
+    decode: Callable,
+    past=None,
+    due: Callable[[Piece], bool] = lambda _: False,
+) -> Iterator[np.ndarray | Snapshot]:
     """Decodes each piece, and hands it out when the next one is on its way.
 
+    Args:
+      decode: see Generator.decode.
+      past: of the decoder, to go on with.
+      due: whether a Snapshot comes after a piece; nothing is on its way then.
     Raises:
       ValueError: frames that are no numbers.
     """
-    waiting = past = None
-    for piece in latents:
-        *frames, past = decode(piece, past)
+    waiting = None
+    for piece in pieces:
+        *frames, past = decode(piece.latents, past)
         if waiting is not None:
             yield fetch(*waiting)
         waiting = frames
+        if due(piece):
+            yield fetch(*waiting)
+            waiting = None
+            yield Snapshot({"state": piece.state, "past": past}, {"frame": piece.frame})
     if waiting is not None:
         yield fetch(*waiting)
 
@@ -182,7 +245,7 @@ def fetch(frames, finite) -> np.ndarray:
     """The frames on the host."""
     if not finite:
         raise ValueError("the sampled frames hold NaN or infinite values")
-    return np.asarray(frames)
+    return whole(frames)
 
 
 def within(mesh, blocks: Iterator) -> Iterator:
@@ -195,8 +258,16 @@ def within(mesh, blocks: Iterator) -> Iterator:
         yield block
 
 
+@functools.lru_cache(maxsize=16)
+def _begin(network: CausalWan, shape: tuple[int, ...], places: rollout.State):
+    """`rollout.begin` of frames (b, h, w, c), as one program of parameters and text."""
+    begin = functools.partial(rollout.begin, network, shape=shape)
+    return jax.jit(lambda params, text: begin(params, text), out_shardings=places)
+
+
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=3)
-def _decode(config: vae.VaeConfig, params, latents, past):
+def decode_block(config: vae.VaeConfig, params, latents, past):
+    """Frames of latents as Generator.decode gives them, and the past, whose place they take."""
     video, past = vae.decode_next(config, params, latents, past)
     levels = jnp.rint(jnp.clip((video + 1) * 127.5, 0, 255)).astype(jnp.uint8)
     return levels, jnp.isfinite(video).all(), past
@@ -207,7 +278,7 @@ def _encode(config: vae.VaeConfig, step: int, params, video):
     return vae.encode(config, params, video, step)
 
 
-def resize(frames: np.ndarray, height: int, width: int):
+def resize(frames: np.ndarray, height: int, width: int) -> np.ndarray:
     """Clip uint8 (t, h, w, 3) to float32 in [-1, 1] of the wanted size.
 
     Bilinear without antialiasing, the aspect ratio is not kept (the fork's
@@ -215,9 +286,9 @@ def resize(frames: np.ndarray, height: int, width: int):
     """
     video = to_float(frames)
     if video.shape[1:3] == (height, width):
-        return jnp.asarray(video)
+        return video
     shape = (len(video), height, width, 3)
-    return _resize(video, shape)
+    return np.asarray(_resize(video, shape))
 
 
 @functools.partial(jax.jit, static_argnums=1)

@@ -33,9 +33,10 @@ class SampleConfig:
     long_prompts: Literal["refuse", "cut"] = "refuse"  # what is past the tokens that Wan knows
     names: Literal["ids", "index", "prompt"] = "ids"  # of files; the others are upstream's
     decoder: Literal["shared", "separate"] = "shared"  # "separate": the last device only decodes
+    checkpoint_blocks: int = 100  # in longer videos a killed run goes on at the last so many; 0: no
 
     def __post_init__(self):
-        for field in ("limit", "pixel_frames"):
+        for field in ("limit", "pixel_frames", "checkpoint_blocks"):
             if getattr(self, field) < 0:
                 raise ValueError(f"sampling.{field}={getattr(self, field)} is negative")
         for field in ("num_samples", "latent_frames", "conditioning_frames", "batch_size"):

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,6 +17,8 @@ class RunConfig:
     fail_fast: bool = False  # stop at the first failure
     max_failures: int = 0  # stop after so many; 0: never
     gallery: bool = True  # write index.html
+    # several processes: each makes its share of the requests, or all make each one together
+    hosts: Literal["divide", "together"] = "divide"
 
     def __post_init__(self):
         if not self.output:

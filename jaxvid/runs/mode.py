@@ -17,9 +17,14 @@ class Mode(Protocol):
 
     Attributes:
       output: the folder of all outputs, "" if the config names none.
+      together: whether several joined processes can make one request (`run.hosts=together`): its
+        generator then works over jax.devices() of all of them, puts arrays there by
+        core.distributed.place, takes them off by `whole`, and goes through the same programs in
+        every process whatever happens in one (`agreed`).
     """
 
     output: str
+    together: bool
 
     def requests(self) -> list[Request]:
         """All requests of the run; what is wrong with one of them stands in its `error`."""

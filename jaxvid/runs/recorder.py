@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from typing import Any
 from jaxvid.core.files import InputError, disk_full
 from jaxvid.runs.causes import kind_of
 from jaxvid.runs.fingerprint import InputHashes, Provenance, code_version, fingerprint
+from jaxvid.runs.halfway import Halfway
 from jaxvid.runs.manifest import DONE, FAILED, Manifest
 from jaxvid.runs.requests import Chunk, Request
 from jaxvid.runs.staging import Staging
-from jaxvid.runs.writers import open_writer
+from jaxvid.runs.writers import open_marked_writer, open_writer
 
 PENDING = 8  # chunks waiting to be written; the generator waits when there are more
 LONGEST_CAUSE = 300  # characters; the traceback in the manifest holds the rest
@@ -30,6 +31,7 @@ class Job:
         self.number, self.request = number, request
         self.writers = {}  # output name -> writer
         self.error = None  # the exception that spoilt it
+        self.halfway, self.index = None, 0  # of a call that can be gone on with, and which of it
         self.write_seconds = 0.0
 
     def discard(self):
@@ -78,6 +80,22 @@ class Recorder:
         """Drops the files and records nothing, since the request will be tried again."""
         self._submit(job.discard)
 
+    def marks(self, jobs: Sequence[Job]) -> list[dict]:
+        """Waits until all chunks are on the disk; returns each job's marks by output name."""
+        return self._ask(lambda: [self._marks(job) for job in jobs])
+
+    def reopen(self, jobs: Sequence[Job], marks: Sequence[dict]):
+        """Opens the files of an earlier life as they were at those marks."""
+        self._ask(lambda: [self._reopen(*pair) for pair in zip(jobs, marks, strict=True)])
+
+    def forget(self, halfway: Halfway):
+        """Nothing needs to go on from there any more."""
+        self._submit(halfway.remove)
+
+    def fingerprint(self, request: Request) -> str:
+        """What decides the request's outputs; raises ValueError if an input is not there."""
+        return fingerprint(request, self._hashes.of_request(request), self._provenance)
+
     def close(self):
         """Waits until all is written; raises if that was not possible."""
         self._thread.shutdown(wait=True)
@@ -90,6 +108,12 @@ class Recorder:
             self._slots.release()
             raise self._fatal
         self._thread.submit(self._run, task, *args)
+
+    def _ask(self, task: Callable):
+        """What a task returns, or raises, after all that came before it."""
+        if self._fatal:
+            raise self._fatal
+        return self._thread.submit(task).result()
 
     def _run(self, task: Callable, *args: Any):
         start = time.monotonic()
@@ -115,8 +139,20 @@ class Recorder:
     def _open(self, job: Job, name: str):
         if name not in job.request.outputs:
             raise KeyError(f"the mode made {name!r}, which the request does not ask for")
+        if job.halfway:
+            return open_marked_writer(job.halfway.path(job.index, name), job.request.options)
         path = self._staging.path(job.number, job.request.outputs[name])
         return open_writer(path, job.request.options)
+
+    def _marks(self, job: Job) -> dict:
+        if job.error:
+            raise job.error
+        return {name: writer.mark() for name, writer in job.writers.items()}
+
+    def _reopen(self, job: Job, marks: dict):
+        for name, mark in marks.items():
+            path = job.halfway.path(job.index, name)
+            job.writers[name] = open_marked_writer(path, job.request.options, mark)
 
     def _finish(self, job: Job, seconds: dict):
         start = time.monotonic()

@@ -57,11 +57,33 @@ class Stage(NamedTuple):
     fraction: float
 
 
+class Snapshot(NamedTuple):
+    """All that the rest of a call follows from, given the chunks that came before it.
+
+    A run that is killed later goes on from here. What comes after must not depend on anything
+    else, so that a resumed call and an undisturbed one end with the same bytes.
+
+    tree: pytree of arrays, of core.checkpoint's kinds; saved before the next item is asked for,
+    so that it may be given up (donated) then. info: a JSON value.
+    """
+
+    tree: Any
+    info: Any
+
+
 class Generator(Protocol):
     """A loaded mode: parameters on the devices, functions compiled when first used.
 
-    Optional members, used when they are there: `devices` (str, recorded with each result) and
-    `prefetch(requests)` (reads the inputs of the next call; runs on another thread meanwhile).
+    Optional members, used when they are there:
+
+    - `devices`: str, recorded with each result;
+    - `prefetch(requests)` reads the inputs of the next call; runs on another thread meanwhile;
+    - `resumable(requests) -> bool`: whether `generate` yields Snapshots, as it should in calls that
+      take long. Snapshots cut .mp4 files into parts, so their places may depend only on what the
+      requests' fingerprints hold;
+    - `resume(requests, info, restore)` yields what `generate` would yield after a Snapshot. `info`
+      is the Snapshot's, `restore(like)` its tree; `like` is such a tree of jax.ShapeDtypeStructs
+      with the shardings wanted now.
     """
 
     batch_size: int
@@ -69,7 +91,7 @@ class Generator(Protocol):
     def group(self, request: Request) -> Any:
         """Requests with an equal (hashable) group may share a call."""
 
-    def generate(self, requests: list[Request]) -> Iterator[Chunk | Stage]:
+    def generate(self, requests: list[Request]) -> Iterator[Chunk | Stage | Snapshot]:
         """Makes 1 to `batch_size` requests of one group; pads a call that is not full."""
 
 

@@ -10,7 +10,7 @@ import dataclasses
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from jaxvid.core.files import InputError, disk_full
@@ -18,12 +18,21 @@ from jaxvid.runs import gallery
 from jaxvid.runs.causes import ERROR
 from jaxvid.runs.config import RunConfig
 from jaxvid.runs.fingerprint import Provenance
+from jaxvid.runs.halfway import Halfway, clear_stale, key
 from jaxvid.runs.progress import Progress
 from jaxvid.runs.recorder import Job, Recorder, one_line
-from jaxvid.runs.requests import Generator, Request, Stage, check_places, check_requests
+from jaxvid.runs.requests import (
+    Generator,
+    Request,
+    Snapshot,
+    Stage,
+    check_places,
+    check_requests,
+)
 from jaxvid.runs.share import this_share
 from jaxvid.runs.staging import open_output
 from jaxvid.runs.survey import Survey, survey
+from jaxvid.runs.together import Leader, begin, prefetch
 
 PARTIAL, STOPPED = 3, 4
 
@@ -70,6 +79,7 @@ def run(
     config: RunConfig,
     provenance: Provenance | None = None,
     process: tuple[int, int] = (0, 1),
+    lead: bool = False,
 ) -> Summary:
     """Makes what is missing of this process's share and prints how it goes.
 
@@ -78,12 +88,14 @@ def run(
       requests: of all processes, in the same order in each.
       provenance: hashes of config and checkpoint, part of each fingerprint.
       process: (index, count) of the processes that divide the share, see `this_share`.
+      lead: the other processes of the JAX run make each request together with this one and are
+        in `together.follow`.
     Raises:
       ValueError: unsafe or colliding requests; an output folder that cannot be used.
     """
     provenance = provenance or Provenance()
     check_requests(requests)
-    share = this_share(config.shard, process)
+    share, leader = this_share(config.shard, process), Leader(lead)
     try:
         with stoppable(), open_output(config.output, share) as (manifest, staging):
             check_places(requests, config.folder)
@@ -91,12 +103,14 @@ def run(
             for line in found.lines():
                 print(line)
             recorder = Recorder(manifest, staging, found.hashes, provenance)
-            summary = _Run(load, config, found, recorder).run()
+            summary = _Run(load, config, found, recorder, leader).run()
             if config.gallery:
                 _write_gallery(manifest, summary)
     except Interrupted as error:  # before the first request, or a second time
         stopped, code = why_stopped(error, config)
         summary = Summary(0, 0, [], stopped=stopped, exit_code=code)
+    finally:
+        leader.dismiss()
     for line in summary.lines():
         print(line, flush=True)
     return summary
@@ -136,8 +150,9 @@ def why_stopped(error: BaseException, config: RunConfig) -> tuple[str, int]:
 class _Run:
     """The generating half of a run, on the main thread."""
 
-    def __init__(self, load, config: RunConfig, found: Survey, recorder: Recorder):
+    def __init__(self, load, config, found: Survey, recorder: Recorder, leader: Leader):
         self.load, self.config, self.found, self.recorder = load, config, found, recorder
+        self.leader = leader
         self.seconds = {"load": 0.0, "generate": 0.0}
         finished = lambda: recorder.done + len(recorder.failures) - len(found.broken)  # noqa: E731
         self.progress = Progress(len(found.todo), finished)
@@ -164,23 +179,39 @@ class _Run:
             self.recorder.fail(Job(-1, request), InputError(cause))
         self._check_limit()
         if not self.found.todo:
+            self._clear_stale([], None)
             return
         with self.progress, ThreadPoolExecutor(1, thread_name_prefix="prefetch") as reader:
             self.progress.update("loading")
             start = time.monotonic()
-            generator = self.load()
+            with self.leader.order():
+                generator = self.load()
             self.seconds["load"] = time.monotonic() - start
             self.recorder.devices = getattr(generator, "devices", "")
             self.progress.begin()
             batches = make_batches(self.found.todo, generator)
-            for batch, after in zip(batches, [*batches[1:], None], strict=True):
-                if after and hasattr(generator, "prefetch"):
-                    reader.submit(generator.prefetch, [job.request for job in after])
-                self._batch(generator, batch)
+            self._clear_stale(batches, generator)
+            for batch, after in zip(batches, [*batches[1:], []], strict=True):
+                after = [job.request for job in after]
+                prefetch(reader, generator, after)
+                self._batch(generator, batch, after)
 
-    def _batch(self, generator: Generator, jobs: list[Job]):
-        """Makes one batch; if that fails, its requests one by one, so that one fails alone."""
-        error = self._attempt(generator, jobs)
+    def _clear_stale(self, batches, generator: Generator | None):
+        """Forgets what no call is going to go on from."""
+        lists = (self.found.todo, self.found.done, self.found.kept, self.found.failed_before)
+        ours = [request.id for one in lists for request in one]
+        wanted = []
+        for requests in ([job.request for job in jobs] for jobs in batches):
+            if self.config.resume and resumable(generator, requests):
+                wanted.append(key(requests, list(map(self.recorder.fingerprint, requests))))
+        clear_stale(self.config.folder, ours, wanted)
+
+    def _batch(self, generator: Generator, jobs: list[Job], after: list[Request]):
+        """Makes one batch; if that fails, its requests one by one, so that one fails alone.
+
+        after: the next batch.
+        """
+        error = self._attempt(generator, jobs, after)
         if error is None:
             return
         if len(jobs) == 1:
@@ -193,31 +224,61 @@ class _Run:
             if error is not None:
                 self._fail(job, error)
 
-    def _attempt(self, generator: Generator, jobs: list[Job]) -> Exception | None:
+    def _attempt(self, generator: Generator, jobs: list[Job], after=()) -> Exception | None:
         """Makes the jobs in one call; returns what went wrong, after dropping their files."""
         self._check_limit()
         start = time.monotonic()
         try:
-            self._generate(generator, jobs)
-        except Exception as error:
-            for job in jobs:
-                self.recorder.drop(job)
-            if disk_full(error):
-                raise
-            return error
+            error = self._call(generator, jobs, after)
         finally:
             self.seconds["generate"] += time.monotonic() - start
         seconds = {"generate": time.monotonic() - start, "batch": len(jobs)}
-        for job in jobs:
-            self.recorder.finish(job, seconds)
+        if error:
+            self._drop(jobs)
+        else:
+            for job in jobs:
+                self.recorder.finish(job, seconds)
+        if jobs[0].halfway:
+            self.recorder.forget(jobs[0].halfway)
+        return error
+
+    def _call(self, generator: Generator, jobs: list[Job], after) -> Exception | None:
+        """Makes the jobs, from the start or from where an earlier life left them."""
+        requests, prints, halfway, step = [job.request for job in jobs], [], None, 0
+        if resumable(generator, requests):
+            prints = list(map(self.recorder.fingerprint, requests))
+            halfway = Halfway(self.config.folder, requests, prints)
+            step = halfway.step()
+        for index, job in enumerate(jobs):
+            job.halfway, job.index = halfway, index
+        words = {"batch": [request.id for request in requests], "next": [r.id for r in after]}
+        with self.leader.order(**words, prints=prints, step=step):
+            try:
+                self._take(begin(generator, requests, halfway, step), jobs, step)
+            except Exception as error:
+                if disk_full(error):
+                    self._drop(job for job in jobs if not halfway)  # the others can be gone on with
+                    raise
+                return error
         return None
 
-    def _generate(self, generator: Generator, jobs: list[Job]):
+    def _drop(self, jobs: Iterable[Job]):
+        for job in jobs:
+            self.recorder.drop(job)
+
+    def _take(self, items: Iterator, jobs: list[Job], step: int):
+        """Hands on what the generator makes, beginning at the snapshot `step`."""
         stage, fraction = "generating", 0.0
+        if step:
+            self.recorder.reopen(jobs, jobs[0].halfway.marks(step))
+            self.progress.log(f"{jobs[0].request.id}: goes on where an earlier run was ended")
         self.progress.update(stage)
-        for item in generator.generate([job.request for job in jobs]):
+        for item in items:
             if isinstance(item, Stage):
                 stage, fraction = item
+            elif isinstance(item, Snapshot):
+                step += 1
+                jobs[0].halfway.save(step, item, self.recorder.marks(jobs))
             else:
                 self.recorder.write(jobs[item.index], item)
             self.progress.update(stage, fraction * len(jobs))
@@ -231,6 +292,11 @@ class _Run:
         count = len(self.recorder.failures)
         if count >= self.config.failure_limit:
             raise TooManyFailures(f"{count} failed, the limit is {self.config.failure_limit}")
+
+
+def resumable(generator: Generator, requests: list[Request]) -> bool:
+    """Whether a call of these requests can be gone on with in the middle."""
+    return hasattr(generator, "resumable") and generator.resumable(requests)
 
 
 def make_batches(requests: Sequence[Request], generator: Generator) -> list[list[Job]]:

@@ -2,6 +2,9 @@
 
 Each writer has `write(frames)`, `close()` (the file is whole and on disk), `discard()` (no file
 remains) and `frames`, the number written. All work on a temporary path that the run renames.
+
+`mark()` puts what was written on the disk and returns a JSON value, with which a later process
+opens the writer again as it was then; what came after the mark is forgotten.
 """
 
 import json
@@ -12,15 +15,31 @@ import imageio.v3
 import numpy as np
 
 from jaxvid.core.video import VideoWriter
+from jaxvid.core.video_parts import VideoPartsWriter
 
 
 class NpyWriter:
     """An array that grows on its first axis; byte for byte what `np.save` writes."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, mark: dict | None = None):
         self.path, self.frames = path, 0
-        self._file = open(path, "wb")
         self._shape = None
+        if mark is None or mark["end"] == 0:
+            self._file = open(path, "wb")
+            return
+        self._file = open(path, "r+b")
+        self._file.truncate(mark["end"])
+        self._file.seek(mark["end"])
+        self.frames, self._shape = mark["frames"], tuple(mark["shape"])
+        self._dtype = np.dtype(mark["dtype"])
+
+    def mark(self) -> dict:
+        self._sync()
+        if self._shape is None:
+            return {"end": 0}
+        dtype = np.lib.format.dtype_to_descr(self._dtype)
+        end = self._file.tell()
+        return {"end": end, "frames": self.frames, "shape": self._shape, "dtype": dtype}
 
     def write(self, frames: np.ndarray):
         frames = np.ascontiguousarray(frames)
@@ -42,13 +61,16 @@ class NpyWriter:
             raise ValueError("no frames were written")
         self._file.seek(0)
         self._header()  # NumPy pads the header so that the first axis can grow in place
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        self._sync()
         self._file.close()
 
     def discard(self):
         self._file.close()
         self.path.unlink(missing_ok=True)
+
+    def _sync(self):
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
     def _header(self):
         header = {
@@ -62,21 +84,24 @@ class NpyWriter:
 class WholeWriter:
     """A file written in one piece: a still image or a JSON value."""
 
-    def __init__(self, path: Path):
-        self.path, self.frames, self._value = path, 0, None
+    def __init__(self, path: Path, mark: dict | None = None):
+        self.path, self.frames = path, mark["frames"] if mark else 0
 
     def write(self, frames):
         if self.frames:
             raise ValueError(f"a {self.path.suffix} file takes one chunk, not two")
-        self.frames, self._value = 1, frames
+        with open(self.path, "wb") as file:
+            file.write(_encode(frames, self.path.suffix))
+            file.flush()
+            os.fsync(file.fileno())
+        self.frames = 1
+
+    def mark(self) -> dict:
+        return {"frames": self.frames}
 
     def close(self):
         if not self.frames:
             raise ValueError("nothing was written")
-        with open(self.path, "wb") as file:
-            file.write(_encode(self._value, self.path.suffix))
-            file.flush()
-            os.fsync(file.fileno())
 
     def discard(self):
         self.path.unlink(missing_ok=True)
@@ -92,7 +117,18 @@ def _encode(value, suffix: str) -> bytes:
 
 
 def open_writer(path: Path, options: dict):
-    """options: those of the request; `fps` counts for videos."""
+    """A writer without marks. options: those of the request; `fps` counts for videos."""
     if path.suffix in (".mp4", ".gif"):
         return VideoWriter(path, options["fps"])
     return NpyWriter(path) if path.suffix == ".npy" else WholeWriter(path)
+
+
+def open_marked_writer(path: Path, options: dict, mark: dict | None = None):
+    """A writer with marks, at the start or at one of them.
+
+    Raises:
+      ValueError: a .gif, which cannot be gone on with.
+    """
+    if path.suffix in (".mp4", ".gif"):
+        return VideoPartsWriter(path, options["fps"], mark=mark)
+    return (NpyWriter if path.suffix == ".npy" else WholeWriter)(path, mark)

@@ -1,0 +1,101 @@
+"""An .mp4 that is written in parts, so that it can be gone on with when its process was killed.
+
+The container holds its table at the end: a file that was not finished is worth nothing. So every
+`mark` finishes a part, a video of its own, and in the end their packets are put into one file as
+they are. The bytes follow from the frames and from where the marks were.
+"""
+
+from pathlib import Path
+
+import av
+import numpy as np
+
+from jaxvid.core.files import atomic_path
+from jaxvid.core.video import BITEXACT_FORMAT, VideoWriter
+
+
+class VideoPartsWriter:
+    """Like VideoWriter, with marks. Parts lie beside the file until it is closed.
+
+    It also takes several videos that grow at the same time, frames (v, t, h, w, 3): in the file
+    they come one after another, the whole first video first.
+    """
+
+    def __init__(self, path: Path, fps: float, crf: int = 18, mark: dict | None = None):
+        """mark: what `mark` has returned in an earlier life; what was written later is forgotten.
+
+        Raises:
+          ValueError: a file that is no .mp4.
+        """
+        if path.suffix != ".mp4":
+            raise ValueError(f"{path}: only an .mp4 can be gone on with: write no {path.suffix}")
+        self.path, self.fps, self.crf = path, fps, crf
+        self.frames, self._parts = (mark["frames"], mark["parts"]) if mark else (0, 0)
+        self._videos = mark["videos"] if mark else 0  # of a (v, t, h, w, 3), 0 before any frame
+        self._writers = []
+
+    def write(self, frames: np.ndarray):
+        """frames: uint8 (t, h, w, 3), or (v, t, h, w, 3) with the same v each time."""
+        videos = [frames] if frames.ndim == 4 else list(frames)
+        if self._videos not in (0, len(videos)):
+            raise ValueError(f"{self.path}: {len(videos)} videos after {self._videos}")
+        self._videos = len(videos)
+        if not self._writers:
+            paths = [self._part(self._parts, video) for video in range(self._videos)]
+            self._writers = [VideoWriter(path, self.fps, self.crf) for path in paths]
+        for writer, video in zip(self._writers, videos, strict=True):
+            writer.write(video)
+            self.frames += len(video)
+
+    def mark(self) -> dict:
+        """Puts all frames so far on the disk; returns what is needed to go on after them."""
+        if self._writers:
+            for writer in self._writers:
+                writer.close()
+            self._writers = []
+            self._parts += 1
+        return {"frames": self.frames, "parts": self._parts, "videos": self._videos}
+
+    def close(self):
+        """Finishes the file; the parts go."""
+        self.mark()
+        if not self._parts:
+            raise ValueError(f"{self.path}: no frames were written")
+        pairs = [(n, video) for video in range(self._videos) for n in range(self._parts)]
+        parts = [self._part(*pair) for pair in pairs]
+        with atomic_path(self.path) as temporary:
+            join(parts, temporary)
+        for part in parts:
+            part.unlink()
+
+    def discard(self):
+        """Forgets everything; no file remains."""
+        for writer in self._writers:
+            writer.discard()
+        for video in range(self._videos):
+            for number in range(self._parts + 1):
+                self._part(number, video).unlink(missing_ok=True)
+
+    def _part(self, number: int, video: int) -> Path:
+        name = f"{self.path.stem}-part{number}" + (f"-{video}" if video else "")
+        return self.path.with_name(f"{name}{self.path.suffix}")
+
+
+def join(parts: list[Path], path: Path) -> None:
+    """One video of the packets of several, all encoded alike; times go on from part to part."""
+    with av.open(str(path), "w", options={"movflags": "+faststart"}) as joined:
+        joined.flags |= BITEXACT_FORMAT
+        stream, frames = None, 0
+        for part in parts:
+            with av.open(str(part)) as container:
+                source = container.streams.video[0]
+                if stream is None:
+                    stream = joined.add_stream_from_template(source)
+                    stream.time_base = source.time_base
+                length = round(1 / (source.average_rate * source.time_base))  # of a frame
+                for packet in (p for p in container.demux(source) if p.size):
+                    packet.pts += frames * length
+                    packet.dts += frames * length
+                    packet.stream = stream
+                    joined.mux(packet)
+                frames += source.frames

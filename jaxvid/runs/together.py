@@ -1,0 +1,71 @@
+"""Requests that several processes make together: the first one leads, the others follow.
+
+All of them hold parts of the same arrays and have to run the same programs in the same order. Only
+the leader looks at the output folder, decides what is made, writes it, and says when it is enough.
+If one of them dies, JAX ends the others.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from jaxvid.core.distributed import told
+from jaxvid.runs.halfway import Halfway
+from jaxvid.runs.requests import Generator, Request, Snapshot
+
+
+class Leader:
+    """Tells the other processes what to do; alone, it tells nobody."""
+
+    def __init__(self, active: bool):
+        self._active, self._busy = active, False
+
+    @contextlib.contextmanager
+    def order(self, **words) -> Iterator[None]:
+        """The others do what the words say while the body does the same here."""
+        if self._active:
+            told(words)
+        self._busy = True
+        yield
+        self._busy = False  # after an exception nobody knows where the others are
+
+    def dismiss(self):
+        """The others may go; if they are in the middle of something, JAX ends them."""
+        if self._active and not self._busy:
+            told(None)
+
+
+def follow(load: Callable[[], Generator], requests: Sequence[Request], output: Path) -> int:
+    """Does what the leader orders until it says no more; returns the exit code."""
+    known = {request.id: request for request in requests}
+    generator = None
+    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as reader:
+        while (order := told(None)) is not None:
+            if "batch" not in order:
+                generator = load()
+                continue
+            batch = [known[id] for id in order["batch"]]
+            prefetch(reader, generator, [known[id] for id in order["next"]])
+            halfway = Halfway(output, batch, order["prints"]) if order["prints"] else None
+            with contextlib.suppress(Exception):  # the leader has it, too, and records it
+                _make(generator, batch, halfway, order["step"])
+    return 0
+
+
+def prefetch(reader: ThreadPoolExecutor, generator: Generator, requests: Sequence[Request]):
+    """Lets the generator read the inputs of the next call, if it can."""
+    if requests and hasattr(generator, "prefetch"):
+        reader.submit(generator.prefetch, list(requests))
+
+
+def begin(generator: Generator, batch: list[Request], halfway: Halfway | None, step: int):
+    """The items of a call: from the start, or from a snapshot of an earlier life."""
+    return halfway.resumed(generator, step) if step else generator.generate(batch)
+
+
+def _make(generator: Generator, batch: list[Request], halfway: Halfway | None, step: int):
+    for item in begin(generator, batch, halfway, step):
+        if isinstance(item, Snapshot):
+            step += 1
+            halfway.save(step, item)
