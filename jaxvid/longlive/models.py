@@ -13,6 +13,7 @@ import numpy as np
 from jaxvid.core import checkpoint, torch_file
 from jaxvid.core.config import build
 from jaxvid.core.convert import to_theirs
+from jaxvid.core.distributed import place
 from jaxvid.core.mesh import replicated, shardings
 from jaxvid.core.random_tree import draw
 from jaxvid.longlive import random_models
@@ -223,7 +224,7 @@ def read_transformer(
     if models.lora:
         params = dit_files.merged(params, *read_lora(models, network))
     cast = jax.tree.map(lambda a: np.asarray(a, jnp.dtype(dtype)), params)
-    return jax.device_put(cast, places)
+    return place(cast, places)
 
 
 def load_vae(settings: Settings, mesh) -> dict:
