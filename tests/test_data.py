@@ -1,65 +1,36 @@
-"""Datasets in each layout, their TFDS form, and the batches made of them."""
+"""Datasets in each layout; wrong ones are named."""
 
 import dataclasses
-import subprocess
-import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import small_data
+from small_data import a_video
 
-from jaxvid.core import torch_file
 from jaxvid.core.video import read_video, write_video
-from jaxvid.data.batches import batches
 from jaxvid.data.folders import natural_key
 from jaxvid.data.sources import DataConfig, open_source
 
 
-def a_video(number, frames=6, height=16, width=16):
-    """Frame t of video n is made of values near 20 n + t, so that both can be told."""
-    video = np.full((frames, height, width, 3), 20 * number, np.uint8)
-    video += np.arange(frames, dtype=np.uint8)[:, None, None, None]
-    return video
+@pytest.fixture
+def config(tmp_path):
+    return small_data.mazes(tmp_path)
 
 
 @pytest.fixture
-def npy_root(tmp_path):
-    """12 training and 3 test videos in the layout of mazes_cwvae, among files of other kinds."""
-    for split, count in (("train", 12), ("test", 3)):
-        folder = tmp_path / "mazes" / split
-        folder.mkdir(parents=True)
-        for i in range(count):
-            np.save(folder / f"{i}.npy", a_video(i))
-        (folder / "0.npy.lock").touch()
-        (folder / ".unfinished-7.npy").touch()
-    return tmp_path / "mazes"
-
-
-@pytest.fixture
-def config(npy_root):
-    return DataConfig(name="mazes_cwvae", root=str(npy_root), frames=4, size=16)
+def npy_root(config):
+    return Path(config.root)
 
 
 @pytest.fixture
 def carla_root(tmp_path):
-    folder = tmp_path / "carla"
-    folder.mkdir()
-    for i in range(5):
-        torch_file.save_pt(folder / f"video_{i}.pt", a_video(i))
-        np.save(folder / f"coords_{i}.npy", np.full((6, 2), i, np.float32))
-    return folder
+    return small_data.carla(tmp_path)
 
 
 @pytest.fixture
 def video_root(tmp_path):
-    folder = tmp_path / "clips"
-    (folder / "more").mkdir(parents=True)
-    for name, number, frames in (("b10.mp4", 10, 8), ("b9.mp4", 9, 6), ("more/a.gif", 1, 7)):
-        write_video(folder / name, a_video(number, frames, 24, 32), fps=10)
-    (folder / "notes.txt").write_text("not a video")
-    return folder
-
-
-# Layouts
+    return small_data.clips(tmp_path)
 
 
 def test_npy_files_are_read_in_number_order(config):
@@ -181,9 +152,6 @@ def test_natural_order():
     assert sorted(names, key=natural_key) == ["9", "10", "a", "a2", "a10", "b1/2", "b1/10"]
 
 
-# Refusals
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -259,144 +227,3 @@ def test_videos_of_another_size_are_refused_unless_cropped(video_root):
     source = open_source(DataConfig(name="videos", root=str(video_root), size=16), "test")
     with pytest.raises(ValueError, match=r"b9\.mp4: frames are 24x32 .*resize='center_crop'"):
         source.check(0)
-
-
-# TFDS
-
-
-def test_prepared_walks_equal_the_rendered_ones(tmp_path):
-    from jaxvid.data.prepare import prepare
-
-    flags = ["--name=maze_walk", "--size=16", "--train_videos=3", "--test_videos=2"]
-    assert prepare([*flags, f"--data_dir={tmp_path}"]) == 0
-    assert prepare([*flags, f"--data_dir={tmp_path}"]) == 0  # nothing left to do
-    config = DataConfig(size=16, train_videos=3, test_videos=2, frames=5)
-    for split in ("train", "test"):
-        rendered = open_source(config, split)
-        prepared = open_source(dataclasses.replace(config, prepared=str(tmp_path)), split)
-        assert len(prepared) == len(rendered) and prepared.length(0) == 300
-        for i in range(len(rendered)):
-            assert prepared.name(i) == rendered.name(i)
-            np.testing.assert_array_equal(prepared[i], rendered[i])
-            for name, label in rendered.labels(i).items():
-                np.testing.assert_array_equal(prepared.labels(i)[name], label)
-    with pytest.raises(ValueError, match="made with another config"):
-        prepare([*flags, "--seed=1", f"--data_dir={tmp_path}"])
-
-
-@pytest.mark.parametrize("inside", [".", "minerl_navigate"])
-def test_archives_of_mp4s_are_prepared_in_order(tmp_path, inside):
-    from jaxvid.data.builders import prepare
-
-    for split in ("train", "test"):
-        for i in (0, 2, 10):
-            path = tmp_path / "raw" / inside / split / f"{i}.mp4"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_video(path, a_video(i), fps=20)
-    name = "minerl" if inside != "." else "mazes_cwvae"
-    config = DataConfig(name=name, root=str(tmp_path / "raw"), size=16)
-    prepare(config, tmp_path / "out")
-    opened = DataConfig(name=name, prepared=str(tmp_path / "out"), size=16, frames=4)
-    source = open_source(opened, "train")
-    assert [source.name(i) for i in range(3)] == ["0", "2", "10"]
-    original = read_video(tmp_path / "raw" / inside / "train" / "10.mp4")
-    np.testing.assert_array_equal(source[2], original[:4])
-
-
-def test_carla_and_own_videos_are_prepared(carla_root, video_root, tmp_path):
-    from jaxvid.data.builders import prepare
-
-    held_out = {"test_videos": 1, "size": 16}
-    carla = DataConfig(name="carla_no_traffic", root=str(carla_root.parent), **held_out)
-    videos = DataConfig(name="videos", root=str(video_root), resize="center_crop", **held_out)
-    for config in (dataclasses.replace(carla, root=str(carla_root)), videos):
-        prepare(config, tmp_path / "out")
-        direct = open_source(dataclasses.replace(config, frames=5), "train")
-        changes = {"frames": 5, "fps": 10.0, "prepared": str(tmp_path / "out")}
-        prepared = open_source(dataclasses.replace(config, **changes), "train")
-        assert len(direct) == len(prepared)
-        np.testing.assert_array_equal(direct[1], prepared[1])
-
-
-def test_archives_are_unpacked_and_bad_ones_named(tmp_path):
-    import shutil
-
-    from jaxvid.data.archives import unpack
-
-    (tmp_path / "in" / "train").mkdir(parents=True)
-    (tmp_path / "in" / "train" / "0.txt").write_text("hello")
-    for kind in ("zip", "gztar"):
-        archive = shutil.make_archive(tmp_path / kind, kind, tmp_path / "in")
-        folder = unpack(archive, tmp_path / f"out-{kind}")
-        assert (folder / "train" / "0.txt").read_text() == "hello"
-    (tmp_path / "bad.zip").write_bytes(b"PK nonsense")
-    with pytest.raises(ValueError, match=r"bad\.zip: cannot be unpacked"):
-        unpack(tmp_path / "bad.zip", tmp_path / "out")
-    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".unfinished-*"))
-
-
-def test_data_needs_neither_tensorflow_nor_tfds_to_import():
-    code = (
-        "import sys, jaxvid.data.sources, jaxvid.data.batches\n"
-        "print([m for m in ('tensorflow', 'tensorflow_datasets', 'torch') if m in sys.modules])"
-    )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "[]"
-
-
-# Batches
-
-
-def take(iterator, count):
-    return [next(iterator) for _ in range(count)]
-
-
-def test_batches_repeat_and_resume(config):
-    source = open_source(config, "train")
-    whole = take(batches(source, 5, seed=7), 8)
-    assert whole[0].shape == (5, 4, 16, 16, 3) and whole[0].dtype == np.uint8
-    resumed = take(batches(source, 5, seed=7, start_step=3, workers=0), 5)
-    np.testing.assert_array_equal(np.stack(whole[3:]), np.stack(resumed))
-
-
-def test_batches_differ_by_seed_and_stream(config):
-    source = open_source(config, "train")
-    kinds = [{}, {"seed": 1}, {"stream": 1}, {"seed": 1, "stream": 1}]
-    orders = [np.stack(take(batches(source, 6, **kind), 4))[:, :, 0, 0, 0, 0] for kind in kinds]
-    assert len({order.tobytes() for order in orders}) == len(kinds)
-
-
-def test_an_epoch_shows_each_video_once_and_the_next_in_another_order(config):
-    source = open_source(config, "train")
-    shown = np.concatenate(take(batches(source, 5, frames=1), 12))[:, 0, 0, 0, 0] // 20  # 5 epochs
-    epochs = shown.reshape(5, 12)
-    for epoch in epochs:
-        assert sorted(epoch) == list(range(12))
-    assert len({epoch.tobytes() for epoch in epochs}) == 5
-
-
-@pytest.mark.parametrize("processes", [2, 4])
-def test_processes_share_the_batches_of_one(config, processes):
-    source = open_source(config, "train")
-    alone = take(batches(source, 8, seed=2), 4)
-    shares = [
-        take(batches(source, 8, seed=2, process_index=p, process_count=processes), 4)
-        for p in range(processes)
-    ]
-    for n, batch in enumerate(alone):
-        together = np.concatenate([share[n] for share in shares])
-        assert len(together) == 8
-        assert sorted(v.tobytes() for v in together) == sorted(v.tobytes() for v in batch)
-
-
-def test_a_batch_larger_than_the_dataset_is_filled_from_several_epochs(config):
-    batch = next(batches(open_source(config, "test"), 7))
-    assert len(batch) == 7 and set(batch[:, 0, 0, 0, 0] // 20) == {0, 1, 2}
-
-
-def test_bad_batches_are_named(config):
-    source = open_source(config, "train")
-    with pytest.raises(ValueError, match="batch_size=3 is not a positive multiple of the 2"):
-        batches(source, 3, process_count=2)
-    with pytest.raises(ValueError, match=r"\.npy: 6 frames, but 7 are wanted"):
-        next(batches(source, 2, frames=7))

@@ -5,8 +5,23 @@ import json
 import pickle
 import struct
 import zipfile
+from collections import OrderedDict
+
+import numpy as np
 
 MARK, TUPLE, REDUCE, STOP = b"(", b"t", b"R", b"."
+
+# Values without tensors.
+PLAIN = {
+    "nested": {"a": [1, (2.5, None)], 3: {"b": True}},
+    "ordered": OrderedDict([("x", 1), ("y", OrderedDict())]),
+    "numbers": [-1, 2**40, -(2**200), 1e300, 1 + 2j],
+    "bytes": [b"", b"\x00\xff", bytearray(b"ab")],
+    "sets": [{1, 2}, frozenset("ab")],
+    "text": "ünïcode\n",
+    "numpy": [np.float64(0.5), np.int64(3), np.bool_(True), np.dtype("float32")],
+    "tuple keys": {(1, "a"): 2},
+}
 
 
 def text(value: str) -> bytes:
@@ -85,3 +100,10 @@ def safetensors(header, data=b"", length=None) -> bytes:
 
 def entry(start=0, end=24, shape=(2, 3), dtype="F32") -> dict:
     return {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
+
+
+def write(folder, data: bytes, suffix=".pt"):
+    """Puts the bytes into a file and returns its path."""
+    path = folder / f"file{suffix}"
+    path.write_bytes(data)
+    return path
