@@ -4,10 +4,11 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import random_params
 
 from jaxvid.longlive.cache import CausalWan
 from jaxvid.longlive.rollout import RolloutConfig
-from jaxvid.wan.dit import WanConfig, initial_parameters
+from jaxvid.wan.dit import WanConfig, abstract_parameters
 
 CONFIG = WanConfig(
     depth=2, width=16, heads=2, mlp=24, channels=4, text_width=8, text_length=5, frequencies=8
@@ -23,12 +24,8 @@ def network(config: RolloutConfig = ROLLOUT, frames: int = 100, wan: WanConfig =
 
 
 @functools.cache
-@functools.partial(jax.jit, static_argnums=0)
 def parameters(config: WanConfig = CONFIG):
-    """Random everywhere, so that no part of the network is idle."""
-    params = initial_parameters(config, jax.random.key(0))
-    keys = iter(jax.random.split(jax.random.key(1), 100))
-    return jax.tree.map(lambda a: a + 0.2 * jax.random.normal(next(keys), a.shape), params)
+    return random_params.everywhere(abstract_parameters(config), 0.2)
 
 
 def text(seed: int, batch: int = 1):

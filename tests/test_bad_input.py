@@ -1,6 +1,5 @@
 """Mistakes of a user end in one line and exit code 2 before any weights are read."""
 
-import importlib.util
 import json
 import os
 import shutil
@@ -8,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import script
 
 from jaxvid.core import files, program
 from jaxvid.core.config import load_config
@@ -18,13 +18,6 @@ from jaxvid.metrics import command, single
 from jaxvid.runs.training_guard import sole_user
 
 ROOT = Path(__file__).parents[1]
-
-
-def script(name):
-    spec = importlib.util.spec_from_file_location(f"script_{name}", ROOT / f"scripts/{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -38,7 +31,7 @@ def refusal(monkeypatch, capsys):
     monkeypatch.setattr(sample, "load", never)
 
     def call(name, *argv):
-        module = script(name)
+        module = script.load(name)
         entry = module.main if name == "convert" else getattr(module, name)
         monkeypatch.setattr(sys, "argv", [name, *map(str, argv)])
         assert program.main(entry) == 2

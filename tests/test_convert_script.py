@@ -1,13 +1,12 @@
 """scripts/convert.py: upstream's tensors come back bit for bit; bad input ends in one line."""
 
 import collections
-import importlib.util
 import json
-from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
+from random_params import random_like
+from script import convert
 
 from jaxvid.core import checkpoint, torch_file
 from jaxvid.core.files import sha256
@@ -15,26 +14,14 @@ from jaxvid.fdm import keys
 from jaxvid.fdm.model import abstract_parameters
 from jaxvid.fdm.unet import UNetConfig
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "convert.py"
 ARGUMENTS = {"image_size": 32, "num_channels": 32, "num_res_blocks": 1, "dataset": "mazes"}
-
-
-@pytest.fixture(scope="module")
-def convert():
-    spec = importlib.util.spec_from_file_location("convert_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return lambda *flags: module.main([str(flag) for flag in flags])
 
 
 @pytest.fixture(scope="module")
 def upstream(tmp_path_factory):
     """An FDM file of upstream's form with random tensors."""
-    random = np.random.default_rng(0)
     config = UNetConfig(image_size=32, channels=32, res_blocks=1, attention_at=(2, 4))
-    params = jax.tree.map(
-        lambda a: random.normal(size=a.shape).astype(np.float32), abstract_parameters(config)
-    )
+    params = random_like(abstract_parameters(config))
     tensors = {name: np.asarray(a) for name, a in keys.state_dict(params).items()}
     wrapped = collections.OrderedDict((n, torch_file.Parameter(a)) for n, a in tensors.items())
     path = tmp_path_factory.mktemp("upstream") / "ema_0.9999_000007.pt"
@@ -42,7 +29,7 @@ def upstream(tmp_path_factory):
     return path
 
 
-def test_there_and_back(convert, upstream, tmp_path, capsys):
+def test_there_and_back(upstream, tmp_path, capsys):
     ours, back = tmp_path / "ours", tmp_path / "back.pt"
     convert("--model=fdm", f"--source={upstream}", f"--output={ours}")
     assert capsys.readouterr().out == f"wrote the checkpoint {ours}\n"
@@ -58,7 +45,7 @@ def test_there_and_back(convert, upstream, tmp_path, capsys):
         assert after["state_dict"][name].dtype == array.dtype
 
 
-def test_replaces_only_when_told(convert, upstream, tmp_path):
+def test_replaces_only_when_told(upstream, tmp_path):
     flags = ["--model=fdm", f"--source={upstream}", f"--output={tmp_path / 'a'}"]
     convert(*flags)
     with pytest.raises(ValueError, match="is there already: choose another or add --overwrite"):
@@ -86,7 +73,7 @@ def a_tensor_more(folder, upstream):
     return folder / "more.pt"
 
 
-def test_bad_input_ends_in_one_line(convert, upstream, tmp_path):
+def test_bad_input_ends_in_one_line(upstream, tmp_path):
     def fails(message, *flags):
         with pytest.raises(ValueError, match=message) as error:
             convert("--model=fdm", *flags)
@@ -106,6 +93,6 @@ def test_bad_input_ends_in_one_line(convert, upstream, tmp_path):
     assert not (tmp_path / "new").exists() and not (tmp_path / "new.pt").exists()
 
 
-def test_the_note_is_plain_json(convert, upstream, tmp_path):
+def test_the_note_is_plain_json(upstream, tmp_path):
     convert("--model=fdm", f"--source={upstream}", f"--output={tmp_path / 'a'}")
     assert json.loads((tmp_path / "a" / checkpoint.NOTE).read_text())["arguments"] == ARGUMENTS

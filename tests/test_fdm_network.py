@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import random_params
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxvid.core.mesh import MeshConfig, make_mesh
-from jaxvid.fdm.model import initial_parameters, network
+from jaxvid.fdm.model import abstract_parameters, network
 from jaxvid.fdm.unet import Frames, UNetConfig
 
 CONFIG = UNetConfig(image_size=8, channels=32, channel_mult=(1,), attention_at=(1,))
@@ -24,10 +25,7 @@ TIMES = jnp.array([20.0, 800.0])
 
 
 def randomised(config):
-    """Parameters none of which is zero."""
-    params = initial_parameters(config, jax.random.key(0))
-    rng = np.random.default_rng(0)
-    return jax.tree.map(lambda a: a + 0.05 * rng.standard_normal(a.shape, np.float32), params)
+    return random_params.everywhere(abstract_parameters(config), 0.05)
 
 
 @pytest.fixture(scope="module")

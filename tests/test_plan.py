@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
+from script import load
 
 from jaxvid.core import ahead, flops
 from jaxvid.core.attention import attention
@@ -202,12 +203,9 @@ def test_the_script_writes_a_table_and_figures(tmp_path):
 def test_wrong_input(monkeypatch, flag, words):
     if "separate" in flag:
         monkeypatch.setattr(ahead, "target_devices", lambda target: jax.devices()[:1])
-    spec = importlib.util.spec_from_file_location("plan_script", ROOT / "scripts" / "plan.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     monkeypatch.chdir(ROOT)
     with pytest.raises(ValueError, match=re.escape(words)):
-        module.plan([TINY, flag])
+        load("plan").plan([TINY, flag])
 
 
 def test_wrong_input_is_one_line():

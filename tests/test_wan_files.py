@@ -1,13 +1,13 @@
 """Files of the Wan transformer: both layouts, containers and adapters, there and back; errors."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from einops import rearrange
+from random_params import random_like
+from script import convert
 
 from jaxvid.core import checkpoint, torch_file
 from jaxvid.core.convert import to_theirs
@@ -15,24 +15,10 @@ from jaxvid.wan import dit_files, dit_keys
 from jaxvid.wan.dit import WanConfig, abstract_parameters
 from jaxvid.wan.lora import LoraConfig, abstract_adapters, initial_adapters, merge
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "convert.py"
 TINY = WanConfig(
     depth=2, width=16, heads=2, mlp=24, channels=4, text_width=8, text_length=5, frequencies=8
 )
 SETTINGS = {"num_heads": 2, "text_len": 5}
-
-
-def random_like(tree, seed=0):
-    random = np.random.default_rng(seed)
-    return jax.tree.map(lambda a: random.normal(size=a.shape).astype(np.float32), tree)
-
-
-@pytest.fixture(scope="module")
-def convert():
-    spec = importlib.util.spec_from_file_location("convert_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return lambda *flags: module.main([str(flag) for flag in flags])
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +43,7 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("layout", ["original", "diffusers"])
-def test_both_layouts_there_and_back(convert, params, settings, tmp_path, layout):
+def test_both_layouts_there_and_back(params, settings, tmp_path, layout):
     theirs = tensors(params, layout)
     source, ours, back = tmp_path / "wan.pt", tmp_path / "ours", tmp_path / "back.pt"
     torch_file.save_pt(source, theirs)
@@ -85,7 +71,7 @@ def test_training_checkpoints_there_and_back(params, settings, tmp_path):
     same(dit_files.convert([source, settings], dit_files.CRITIC)[0], other)
 
 
-def test_adapters_are_merged_or_kept(convert, params, settings, tmp_path):
+def test_adapters_are_merged_or_kept(params, settings, tmp_path):
     lora = random_like(abstract_adapters(params, LoraConfig(rank=3)))
     base, file = tmp_path / "base.pt", tmp_path / "lora.pt"
     torch_file.save_pt(base, {"model": tensors(params, prefix="model.")})

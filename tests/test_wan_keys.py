@@ -1,13 +1,14 @@
 """Names of the VAE and of UMT5: those of the releases, both layouts, both directions, bad files."""
 
 import collections
-import importlib.util
 import json
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from random_params import random_like
+from script import convert
 from small_vae import CONFIG, parameters
 
 from jaxvid.core import checkpoint, torch_file
@@ -17,26 +18,11 @@ TESTS = Path(__file__).parent
 SMALL = umt5.Umt5Config(
     vocabulary=20, width=8, attention_width=12, hidden=16, heads=2, layers=2, buckets=8
 )
+TEXT = umt5.abstract_parameters(SMALL)
 
 
 def release(system):
     return json.loads((TESTS / "goldens" / system / "release_key_map.json").read_text())["tensors"]
-
-
-def text_parameters(config=SMALL):
-    random = np.random.default_rng(0)
-    return jax.tree.map(
-        lambda a: random.normal(size=a.shape).astype(a.dtype), umt5.abstract_parameters(config)
-    )
-
-
-@pytest.fixture(scope="module")
-def convert():
-    path = TESTS.parent / "scripts" / "convert.py"
-    spec = importlib.util.spec_from_file_location("convert_script", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return lambda *flags: module.main([str(flag) for flag in flags])
 
 
 def test_every_tensor_of_the_released_vae():
@@ -79,7 +65,7 @@ def test_both_layouts_of_the_vae():
 
 
 def test_both_layouts_of_the_text_encoder():
-    params = text_parameters()
+    params = random_like(TEXT)
     for state in (umt5_keys.state_dict(params), umt5_keys.transformers_state_dict(params)):
         config, found = umt5_keys.parameters(state)
         assert config == SMALL
@@ -89,9 +75,9 @@ def test_both_layouts_of_the_text_encoder():
 
 
 @pytest.mark.parametrize("model", ["wan_vae", "umt5"])
-def test_scripts_convert_there_and_back(model, convert, tmp_path):
+def test_scripts_convert_there_and_back(model, tmp_path):
     params, keys = (
-        (parameters(), vae_keys) if model == "wan_vae" else (text_parameters(), umt5_keys)
+        (parameters(), vae_keys) if model == "wan_vae" else (random_like(TEXT), umt5_keys)
     )
     dtype = "float32" if model == "wan_vae" else "bfloat16"
     state = {name: np.asarray(a, dtype) for name, a in keys.state_dict(params).items()}
@@ -106,7 +92,7 @@ def test_scripts_convert_there_and_back(model, convert, tmp_path):
         assert again[name].dtype == array.dtype and again[name].tobytes() == array.tobytes()
 
 
-def test_the_vae_loads_from_either_kind_of_file(convert, tmp_path):
+def test_the_vae_loads_from_either_kind_of_file(tmp_path):
     file, ours = tmp_path / "vae.pth", tmp_path / "ours"
     torch_file.save_pt(file, vae_keys.revert(parameters(), {}))
     convert("--model=wan_vae", f"--source={file}", f"--output={ours}")
@@ -118,7 +104,7 @@ def test_the_vae_loads_from_either_kind_of_file(convert, tmp_path):
     assert vae_keys.load(ours, dtype="float32")[0].mean == (0.0,) * 3  # constants are in no file
 
 
-def test_bad_files_are_one_line(convert, tmp_path):
+def test_bad_files_are_one_line(tmp_path):
     def fails(message, model, tensors):
         torch_file.save_pt(tmp_path / "bad.pth", tensors)
         new = f"--output={tmp_path / 'new'}"
@@ -126,7 +112,7 @@ def test_bad_files_are_one_line(convert, tmp_path):
             convert(f"--model={model}", f"--source={tmp_path / 'bad.pth'}", new)
         assert "\n" not in str(error.value) and "bad.pth" in str(error.value)
 
-    state, text = vae_keys.state_dict(parameters()), umt5_keys.state_dict(text_parameters())
+    state, text = vae_keys.state_dict(parameters()), umt5_keys.state_dict(random_like(TEXT))
     fails("not a Wan2.1 VAE: no encoder.conv1.weight", "wan_vae", text)
     fails("not a UMT5 encoder: no token_embedding.weight", "umt5", state)
     fails("no rule takes 1: extra", "wan_vae", {**state, "extra": np.ones(2)})
