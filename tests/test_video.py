@@ -12,6 +12,7 @@ import pytest
 
 from jaxvid.core import video
 from jaxvid.core.video import VideoInfo, VideoWriter, iter_video, probe, read_video, write_video
+from jaxvid.core.video_parts import VideoPartsWriter
 
 
 def gradient(frames=60, height=48, width=64):
@@ -246,3 +247,22 @@ def test_png(tmp_path):
     image = gradient(1)[0]
     video.write_png(tmp_path / "a.png", image)
     np.testing.assert_array_equal(read_video(tmp_path / "a.png")[0], image)
+
+
+@pytest.mark.parametrize("lengths", [[1, 1, 1], [9, 2, 8, 1, 30], [3, 2, 2, 2]])
+@pytest.mark.parametrize("videos", [1, 3])
+def test_parts_make_one_video(tmp_path, lengths, videos):
+    """Several videos come one after another; each life of the writer has one part."""
+    whole = np.stack([gradient(sum(lengths), height=16, width=32)] * videos)
+    whole += np.arange(videos, dtype=np.uint8)[:, None, None, None, None] * 20
+    mark, path = None, tmp_path / "a.mp4"
+    for end, length in zip(np.cumsum(lengths), lengths, strict=True):
+        writer = VideoPartsWriter(path, fps=10, mark=mark)
+        part = whole[:, end - length : end]
+        writer.write(part if videos > 1 else part[0])
+        mark = writer.mark()
+        writer.write(part if videos > 1 else part[0])  # of a life that was cut short
+    VideoPartsWriter(path, fps=10, mark=mark).close()
+    assert probe(path) == VideoInfo(videos * sum(lengths), 16, 32, 10)
+    found = read_video(path).reshape(whole.shape).astype(int)
+    assert np.abs(found - whole).mean(axis=(2, 3, 4)).max() < 8

@@ -5,6 +5,7 @@ The container holds its table at the end: a file that was not finished is worth 
 they are. The bytes follow from the frames and from where the marks were.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -82,20 +83,38 @@ class VideoPartsWriter:
 
 
 def join(parts: list[Path], path: Path) -> None:
-    """One video of the packets of several, all encoded alike; times go on from part to part."""
+    """One video of the packets of several, all encoded alike; times go on from part to part.
+
+    Packets come in the order of decoding, one each frame, so that is when they are decoded. How far
+    ahead of their display differs: short parts have no frames that look forward.
+    """
+    lead = max(number - shown for part in parts for number, (_, shown) in enumerate(_packets(part)))
     with av.open(str(path), "w", options={"movflags": "+faststart"}) as joined:
         joined.flags |= BITEXACT_FORMAT
-        stream, frames = None, 0
+        stream, first = None, 0  # the number of a part's first frame
         for part in parts:
-            with av.open(str(part)) as container:
-                source = container.streams.video[0]
+            for number, (packet, shown) in enumerate(_packets(part)):
                 if stream is None:
+                    source = packet.stream
                     stream = joined.add_stream_from_template(source)
                     stream.time_base = source.time_base
-                length = round(1 / (source.average_rate * source.time_base))  # of a frame
-                for packet in (p for p in container.demux(source) if p.size):
-                    packet.pts += frames * length
-                    packet.dts += frames * length
-                    packet.stream = stream
-                    joined.mux(packet)
-                frames += source.frames
+                    length = _length(source)
+                packet.pts = (first + shown) * length
+                packet.dts = (first + number - lead) * length
+                packet.stream = stream
+                joined.mux(packet)
+            first += number + 1
+
+
+def _packets(part: Path) -> Iterator[tuple[av.Packet, int]]:
+    """Packets in the order of decoding, and the numbers of their frames in that of display."""
+    with av.open(str(part)) as container:
+        source = container.streams.video[0]
+        for packet in container.demux(source):
+            if packet.size:
+                yield packet, round(packet.pts / _length(source))
+
+
+def _length(source) -> int:
+    """Of a frame, in units of the stream's time."""
+    return round(1 / (source.average_rate * source.time_base))
