@@ -21,11 +21,14 @@ from jaxvid.runs.requests import Chunk, Request, Snapshot, Stage
 from jaxvid.wan.resize import resize_uint8
 
 
-def load(settings: Settings, requests: Sequence[Request]) -> "Generator":
-    """Embeddings of all prompts of the requests, then the networks on the devices."""
+def load(settings: Settings, requests: Sequence[Request], devices=None) -> "Generator":
+    """Embeddings of all prompts of the requests, then the networks on the devices.
+
+    devices: of the mesh; None for all of this process.
+    """
     prompts = [request.options["prompt"] for request in requests if not request.error]
     wanted = [*prompts, conditions.EMPTY, conditions.NEGATIVE]
-    return Generator(settings, text_embeddings(settings.text, wanted))
+    return Generator(settings, text_embeddings(settings.text, wanted), devices)
 
 
 class Generator:
@@ -34,7 +37,7 @@ class Generator:
     batch_size = 1
 
     def __init__(self, settings: Settings, embeddings: dict[str, np.ndarray], devices=None):
-        """embeddings: of all texts that will be asked for, (512, c) each; devices: None for all."""
+        """embeddings: of all texts that will be asked for, (512, c) each; devices: see load."""
         self.settings = settings
         self.mesh = sampling_mesh(settings, devices)
         self.devices = f"{self.mesh.size} x {jax.local_devices()[0].device_kind}"

@@ -80,7 +80,13 @@ class Settings:
     mesh: MeshConfig
 
     def __post_init__(self):
-        self.network.grid(*self.latent_shape[:3])
+        size, side = (self.sampling.height, self.sampling.width), self.side
+        if min(size) < side or any(n % side for n in size):
+            nearest = "x".join(str(max(round(n / side), 1) * side) for n in size)
+            raise ValueError(
+                f"sampling.height={size[0]} and width={size[1]} have to be multiples of {side}, "
+                f"e.g. {nearest}"
+            )
         if self.network.channels != self.vae.latent_channels:
             raise ValueError(
                 f"the transformer makes {self.network.channels} channels of latents, the VAE has "
@@ -106,6 +112,11 @@ class Settings:
         sampling = self.sampling
         size = self.vae.latent_size(sampling.height, sampling.width)
         return (sampling.latent_frames, *size, self.vae.latent_channels)
+
+    @property
+    def side(self) -> int:
+        """Pixels of a token's side."""
+        return self.vae.space_stride * self.network.patch
 
     @property
     def frames(self) -> int:
