@@ -41,7 +41,7 @@ def test_there_and_back(tmp_path):
 
 def test_settings_that_are_not_the_network(tmp_path):
     (tmp_path / "net.json").write_text('{"vace_has_mask": true}')
-    torch_file.save_pt(tmp_path / "a.pt", {"net.x": np.ones(2)})
+    torch_file.save_pt(tmp_path / "a.pt", {"net.x.weight": np.ones(2)})
     sources = ["--source", tmp_path / "a.pt", tmp_path / "net.json"]
     with pytest.raises(ValueError, match="vace_has_mask=True is not supported, only False"):
         convert("--model=cosmos_multiview", *sources, f"--output={tmp_path / 'ours'}")

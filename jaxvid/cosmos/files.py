@@ -22,13 +22,13 @@ KINDS = {"cosmos_multiview": False, "cosmos_multiview_crossview": True}  # with 
 LEVELS = ("model", "state_dict")  # dicts around the tensors
 
 
-def read(path: Path) -> dict:
-    """The tensors of a file or folder, without wrapping levels; arrays are views of the files."""
+def read(path: Path) -> Mapping:
+    """The tensors of a file or folder, without wrapping levels, read when they are asked for."""
     content = distcp_file.load(path) if path.is_dir() else torch_file.load(path)
     while isinstance(content, Mapping):
         level = next((name for name in LEVELS if isinstance(content.get(name), Mapping)), None)
         if level is None:
-            return dict(content)
+            return content
         content = content[level]
     raise ValueError(f"{path} is no checkpoint: it holds a {type(content).__name__}")
 

@@ -1,7 +1,7 @@
 """PyTorch names of the Cosmos multiview network, and what they tell of its shape."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -54,7 +54,23 @@ RULES = (
 )  # fmt: skip
 
 
-def network_tensors(tensors: Mapping) -> dict:
+class Renamed(Mapping):
+    """Some entries of a mapping under other names; an entry is read when it is asked for."""
+
+    def __init__(self, source: Mapping, names: Mapping[str, str]):
+        self.source, self.names = source, names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, name: str):
+        return self.source[self.names[name]]
+
+
+def network_tensors(tensors: Mapping) -> Renamed:
     """The network's tensors under their own names.
 
     Those of the EMA (`net_ema.`) if there are any, else those under `net.` or without a prefix;
@@ -70,10 +86,10 @@ def network_tensors(tensors: Mapping) -> dict:
             continue
         if own in found:
             raise ValueError(f"two tensors are called {own} without their wrappers' prefixes")
-        found[own] = tensors[name]
-    if not any(isinstance(a, np.ndarray) for a in found.values()):
+        found[own] = name
+    if not any(own.endswith((".weight", ".bias")) for own in found):
         raise ValueError("it holds no tensors of a network")
-    return found
+    return Renamed(tensors, found)
 
 
 def config_of(tensors: Mapping, settings: Mapping | None = None) -> DitConfig:
@@ -107,7 +123,7 @@ class _Shapes:
         return name in self.tensors
 
     def __call__(self, name: str) -> tuple[int, ...]:
-        shape = self.tensors[name].shape
+        shape = np.shape(self.tensors[name])
         if len(shape) != (1 if name.endswith("norm.weight") else 2):
             raise ValueError(f"{name} has shape {shape}, which is no Cosmos network's")
         return shape
