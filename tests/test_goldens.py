@@ -47,6 +47,13 @@ class Case:
             return load_file(neighbour / "weights.safetensors")
         return load_file(self.folder / self.config.get("weights_from", "weights.safetensors"))
 
+    def weight_files(self) -> list[Path]:
+        """The same tensors in one or two kinds of files."""
+        names = {self.config.get("weights_from", "weights.safetensors"), "weights.pt"}
+        files = [self.folder / name for name in names if (self.folder / name).is_file()]
+        assert files, f"{self.folder} has no weights"
+        return files
+
     def group(self, prefix: str) -> dict:
         """The arrays whose names start with `prefix/`, without it."""
         start = prefix + "/"

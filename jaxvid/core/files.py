@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import secrets
@@ -42,6 +43,28 @@ def remove_temporaries(folder: str | os.PathLike) -> int:
     for path in found:
         path.unlink(missing_ok=True)
     return len(found)
+
+
+@contextlib.contextmanager
+def locked(folder: str | os.PathLike, refusal: str) -> Iterator[None]:
+    """Makes the folder and keeps other processes out of it, where the file system has locks.
+
+    Raises:
+      ValueError: `refusal`, if another process is in it.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise ValueError(refusal) from None
+    except OSError:
+        pass  # no locks here, as on some network disks
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 def check_writable(folder: str | os.PathLike, name: str) -> None:

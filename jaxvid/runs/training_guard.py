@@ -1,9 +1,7 @@
 """What a run must be guarded against: a second run in its folder, other settings, a stop signal."""
 
 import contextlib
-import fcntl
 import math
-import os
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -13,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxvid.core.distributed import whole
-from jaxvid.core.files import remove_temporaries
+from jaxvid.core.files import locked, remove_temporaries
 
 
 @contextlib.contextmanager
@@ -26,24 +24,14 @@ def sole_user(folder: Path) -> Iterator[None]:
     if jax.process_index() > 0:
         yield
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise ValueError(
-            f"another process trains into run.output={folder}; wait for it or name another folder"
-        ) from None
-    except OSError:
-        pass  # no locks here, as on some network disks
-    remove_temporaries(folder)  # what a killed run left
-    try:
-        yield
-    finally:
-        os.close(handle)
-        with contextlib.suppress(OSError):
-            folder.rmdir()  # if nothing came of the run
+    refusal = f"another process trains into run.output={folder}; wait for it or name another folder"
+    with locked(folder, refusal):
+        remove_temporaries(folder)  # what a killed run left
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # if nothing came of the run
 
 
 def check_same(folder: Path, wanted: Mapping[str, Mapping], info: Mapping) -> None:

@@ -19,7 +19,7 @@ from jaxvid.scenario.interpolation import interpolate_poses
 from jaxvid.scenario.notes import Notes, listing
 from jaxvid.scenario.rig import camera_model, camera_to_rig, read_rig
 from jaxvid.scenario.scene import Scene, SceneCamera
-from jaxvid.scenario.selection import choose_cameras, current_names
+from jaxvid.scenario.selection import choose_cameras, choose_clip, current_names
 
 REQUIRED = ("calibration_estimate", "egomotion_estimate")
 OPTIONAL = (
@@ -65,8 +65,7 @@ def read_clipgt(folder: Path, clip_id=None, camera_names=None, fps: float | None
         cameras_present=present,
         tracks=tracks,
         **elements,
-        undrawn=dict(notes.undrawn),
-        warnings=notes.warnings(),
+        **notes.fields(),
     )
 
 
@@ -77,16 +76,10 @@ def find_clip(folder: Path, clip_id: str | None = None) -> str:
     """
     found = [_clips_with(folder, table) for table in REQUIRED]
     clips = [clip for clip in found[0] if clip in found[1]]
-    if clip_id is not None:
-        if clip_id in clips:
-            return clip_id
-        raise ValueError(f"{folder} has no clip {clip_id}; there is: {listing(clips) or 'none'}")
-    if folder.resolve().name in clips:
+    if clip_id is None and folder.resolve().name in clips:
         return folder.resolve().name
-    if len(clips) > 1:
-        raise ValueError(f"{folder} holds {len(clips)} clips; choose one of: {listing(clips)}")
-    if clips:
-        return clips[0]
+    if clips or clip_id is not None:
+        return choose_clip(clip_id, clips, folder)
     for table, names in zip(REQUIRED, found, strict=True):
         if not names:
             raise ValueError(f"{folder} lacks the required table CLIP.{table}.parquet")

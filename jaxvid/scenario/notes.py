@@ -21,6 +21,10 @@ class Notes:
             if name:
                 self.names.setdefault(what, {})[name] = None
 
+    def fields(self) -> dict:
+        """The fields of a scene that say what is missing from it."""
+        return {"undrawn": dict(self.undrawn), "warnings": self.warnings()}
+
     def warnings(self) -> tuple[str, ...]:
         """One line each, e.g. "tracks left out, fewer than two observations: 2 (17, 23)"."""
         return tuple(f"{what}: {n}{self._names(what)}" for what, n in self.counts.items())

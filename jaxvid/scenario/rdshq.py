@@ -12,13 +12,13 @@ from jaxvid.scenario import plausible
 from jaxvid.scenario.axes import RDF_FROM_FLU
 from jaxvid.scenario.camera import make_camera
 from jaxvid.scenario.lenses import DEFAULT_LENSES
-from jaxvid.scenario.notes import Notes, listing
+from jaxvid.scenario.notes import Notes
 from jaxvid.scenario.rdshq_map import read_map
 from jaxvid.scenario.rdshq_tar import FPS, Sample, frame_time
 from jaxvid.scenario.rdshq_tracks import read_tracks
 from jaxvid.scenario.rig import underscored
 from jaxvid.scenario.scene import Scene, SceneCamera
-from jaxvid.scenario.selection import choose_cameras, current_names
+from jaxvid.scenario.selection import choose_cameras, choose_clip, current_names
 
 POSES = ("pose", "vehicle_pose")
 CONTENT = (
@@ -66,8 +66,7 @@ def read_rdshq(folder: Path, clip_id=None, camera_names=None, fps: float | None 
         cameras_present=present,
         tracks=tracks,
         **elements,
-        undrawn=dict(notes.undrawn),
-        warnings=notes.warnings(),
+        **notes.fields(),
     )
 
 
@@ -78,11 +77,7 @@ def find_clip(folder: Path, clip_id: str | None = None) -> str:
         clips = clips or sorted(path.stem for path in (folder / part).glob("[!.]*.tar"))
     if not clips:
         raise ValueError(f"{folder} has no tar files in pose/ or vehicle_pose/")
-    if clip_id is not None and clip_id not in clips:
-        raise ValueError(f"{folder} has no clip {clip_id}; there is: {listing(clips)}")
-    if clip_id is None and len(clips) > 1:
-        raise ValueError(f"{folder} holds {len(clips)} clips; choose one of: {listing(clips)}")
-    return clip_id or clips[0]
+    return choose_clip(clip_id, clips, folder)
 
 
 def _read_rig(opened, folder: Path, clip: str, wanted, notes: Notes):

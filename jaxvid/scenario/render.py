@@ -6,7 +6,6 @@ made. Everything unfinished lies in `{output}/.unfinished-{clip}`, which only on
 
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxvid.core.files import TEMPORARY_PREFIX, atomic_path, sha256
+from jaxvid.core.files import TEMPORARY_PREFIX, atomic_path, locked, sha256
 from jaxvid.core.video import VideoWriter, probe
 from jaxvid.scenario.draw import Renderer
 from jaxvid.scenario.palette import Look, check_look
@@ -153,22 +152,14 @@ def sole_user(job: Job) -> Iterator[None]:
     Raises ValueError if another run renders this clip into the same folder, as far as the file
     system has locks.
     """
-    job.workshop.mkdir(parents=True, exist_ok=True)
-    handle = os.open(job.workshop, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise ValueError(
-            f"another process renders {job.scene.id} into {job.output}; wait for it or name "
-            "another --output"
-        ) from None
-    except OSError:
-        pass  # no locks here, as on some network disks
-    for left in job.workshop.iterdir():
-        left.unlink(missing_ok=True)
-    try:
-        yield
-    finally:
-        shutil.rmtree(job.workshop, ignore_errors=True)
-        os.close(handle)
+    refusal = (
+        f"another process renders {job.scene.id} into {job.output}; wait for it or name "
+        "another --output"
+    )
+    with locked(job.workshop, refusal):
+        for left in job.workshop.iterdir():
+            left.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            shutil.rmtree(job.workshop, ignore_errors=True)

@@ -1,12 +1,22 @@
-"""Which cameras of a scene are meant: both spellings, "all", and one name that changed."""
+"""Which clip and cameras are meant: both spellings, "all", and one name that changed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from jaxvid.scenario.notes import Notes, listing
 from jaxvid.scenario.rig import underscored
 from jaxvid.scenario.scene import CAMERAS
 
 RENAMED = {"camera_front_tele_sat_30fov": "camera_front_tele_30fov"}  # upstream's documentation
+
+
+def choose_clip(wanted: str | None, clips: Sequence[str], folder: Path) -> str:
+    """The clip wanted, or the only one; raises ValueError if it is not there, or for a choice."""
+    if wanted is not None and wanted not in clips:
+        raise ValueError(f"{folder} has no clip {wanted}; there is: {listing(clips) or 'none'}")
+    if wanted is None and len(clips) > 1:
+        raise ValueError(f"{folder} holds {len(clips)} clips; choose one of: {listing(clips)}")
+    return wanted or clips[0]
 
 
 def current_names(present: Iterable[str]) -> dict[str, str]:

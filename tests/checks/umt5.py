@@ -17,11 +17,8 @@ def load(case, **changes):
     theirs = case.config["config"]
     assert not theirs["shared_pos"], "UMT5 has a table of positions in each block"
     changes = {"max_distance": theirs["max_dist"], "epsilon": theirs["eps"], **changes}
-    names = {case.config.get("weights_from", "weights.safetensors"), "weights.pt"}
-    files = [case.folder / name for name in names if (case.folder / name).is_file()]
-    assert files, f"{case.folder} has no weights"
     found = []
-    for file in files:
+    for file in case.weight_files():
         state = torch_file.load(file)
         config, params = umt5_keys.parameters(state, **changes)
         back = umt5_keys.state_dict(params)

@@ -57,11 +57,8 @@ def load(case, **changes):
         halve_time=tuple(theirs["temperal_downsample"]),
         **changes,
     )
-    names = {case.config.get("weights_from", "weights.safetensors"), "weights.pt"}
-    files = [case.folder / name for name in names if (case.folder / name).is_file()]
-    assert files, f"{case.folder} has no weights"
     found = []
-    for file in files:
+    for file in case.weight_files():
         state = torch_file.load(file)
         assert vae_keys.config_of(state, **changes) == expected
         found.append(vae_keys.parameters(expected, state))
