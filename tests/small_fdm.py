@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
-import jax
+import random_params
 
-from jaxvid.fdm.model import Model, initial_parameters, save_model
+from jaxvid.fdm.model import Model, abstract_parameters, save_model
 from jaxvid.fdm.process import DiffusionConfig
 from jaxvid.fdm.unet import UNetConfig
 
@@ -26,7 +26,7 @@ SETTINGS = {
 
 def command(folder: Path) -> str:
     """Writes the network to `folder`; in the command {output} stands for the output folder."""
-    params = initial_parameters(NETWORK, jax.random.key(0))
+    params = random_params.everywhere(abstract_parameters(NETWORK), 0.05)
     arguments = {"max_frames": 6, "dataset": "maze_walk"}
     save_model(folder / "model", Model(NETWORK, DiffusionConfig(), params, arguments, 1))
     flags = [f"--config.{name}={value}" for name, value in SETTINGS.items()]

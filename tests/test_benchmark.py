@@ -10,8 +10,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
+import random_params
 
-from jaxvid.fdm.model import Model, initial_parameters, save_model
+from jaxvid.fdm.model import Model, abstract_parameters, save_model
 from jaxvid.fdm.process import DiffusionConfig
 from jaxvid.fdm.unet import UNetConfig
 from jaxvid.runs import benchmark as timing
@@ -67,7 +68,7 @@ def test_table_and_units():
 def checkpoint(tmp_path_factory):
     """A tiny network with random weights."""
     config = UNetConfig(image_size=16, channels=32, channel_mult=(1, 1), attention_at=(2,))
-    params = initial_parameters(config, jax.random.key(0))
+    params = random_params.everywhere(abstract_parameters(config), 0.05)
     path = tmp_path_factory.mktemp("model") / "tiny"
     arguments = {"max_frames": 4, "dataset": "maze_walk", "image_size": 16}
     save_model(path, Model(config, DiffusionConfig(steps=40), params, arguments))

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import random_params
 
 from jaxvid.core.mesh import MeshConfig
 from jaxvid.core.noise import request_key
 from jaxvid.data.sources import DataConfig
 from jaxvid.fdm import sample, sampler
-from jaxvid.fdm.model import Model, initial_parameters, network, save_model
+from jaxvid.fdm.model import Model, abstract_parameters, network, save_model
 from jaxvid.fdm.process import DiffusionConfig
 from jaxvid.fdm.sample_config import SampleConfig, Settings
 from jaxvid.fdm.scheme import Step
@@ -25,9 +26,7 @@ SAMPLING = SampleConfig(scheme="hierarchy-2", n_obs=4, num_samples=2, respacing=
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """A random model none of whose layers is zero."""
-    params = initial_parameters(NETWORK, jax.random.key(0))
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda a: a + 0.05 * rng.standard_normal(a.shape, np.float32), params)
+    params = random_params.everywhere(abstract_parameters(NETWORK), 0.05)
     path = tmp_path_factory.mktemp("model") / "checkpoint"
     save_model(path, Model(NETWORK, DiffusionConfig(), params, {"max_frames": 6}, 3))
     return path

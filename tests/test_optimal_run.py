@@ -1,7 +1,6 @@
 """The search for an optimal schedule with a network, and pictures of schedules, end to end."""
 
 import dataclasses
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -9,6 +8,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import random_params
+import script
 from PIL import Image
 
 from jaxvid.core.config import parse_arguments
@@ -16,7 +17,7 @@ from jaxvid.core.mesh import MeshConfig
 from jaxvid.data.sources import DataConfig
 from jaxvid.fdm import elbo, marking, sample
 from jaxvid.fdm.flags import sampling_overrides
-from jaxvid.fdm.model import Model, initial_parameters, load_model, save_model
+from jaxvid.fdm.model import Model, abstract_parameters, load_model, save_model
 from jaxvid.fdm.optimal import load_schedule
 from jaxvid.fdm.optimal_run import Evaluator, SearchConfig, evaluations, find_schedule
 from jaxvid.fdm.process import DiffusionConfig
@@ -38,9 +39,7 @@ ARGUMENTS = {"max_frames": 4, "dataset": "maze_walk"}
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """A random model none of whose layers is zero."""
-    params = initial_parameters(NETWORK, jax.random.key(0))
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda a: a + 0.1 * rng.standard_normal(a.shape, np.float32), params)
+    params = random_params.everywhere(abstract_parameters(NETWORK), 0.1)
     path = tmp_path_factory.mktemp("checkpoints") / "ema_0.9"
     save_model(path, Model(NETWORK, DiffusionConfig(), params, ARGUMENTS, 3))
     return path
@@ -151,11 +150,8 @@ def test_array_tasks_make_the_same_schedule(checkpoint, tmp_path, monkeypatch):
     assert path.read_text() == whole.read_text()
 
 
-def script():
-    spec = importlib.util.spec_from_file_location("optimal", ROOT / "scripts/optimal_schedule.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.optimal_schedule
+def optimal_schedule(argv) -> int:
+    return script.load("optimal_schedule").optimal_schedule(argv)
 
 
 def words(checkpoint, *more) -> list[str]:
@@ -173,13 +169,13 @@ def test_the_script_writes_where_sampling_reads(
     monkeypatch.delenv("SLURM_ARRAY_TASK_ID", raising=False)
     line = words(checkpoint, "--optimality", "linspace-t-force-nearby", "--batch_size", "2")
     flags = ["--num_timesteps", "2", "--subset_size", "2"]
-    assert script()([*line, "--submit", "--slurm_max_array", "4", *flags]) == 0
+    assert optimal_schedule([*line, "--submit", "--slurm_max_array", "4", *flags]) == 0
     assert "--array=0,1%4" in capsys.readouterr().out
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
-    assert script()([*line, *flags]) == 0
+    assert optimal_schedule([*line, *flags]) == 0
     assert "calls left: [0]" in capsys.readouterr().out
     monkeypatch.delenv("SLURM_ARRAY_TASK_ID")
-    assert script()([*line, *flags]) == 0
+    assert optimal_schedule([*line, *flags]) == 0
     config, _ = parse_arguments(sampling_overrides(line, {}))
     found = sampling_settings(config)
     name = "autoreg_optimal-linspace-t-force-nearby_4_2_7_3"
@@ -205,7 +201,7 @@ MISTAKES = {
 def test_mistakes_of_a_search(checkpoint, message, monkeypatch):
     monkeypatch.chdir(ROOT)
     with pytest.raises(ValueError, match=message):
-        script()(words(checkpoint, *MISTAKES[message]))
+        optimal_schedule(words(checkpoint, *MISTAKES[message]))
 
 
 def test_an_adaptive_scheme_has_no_schedule(checkpoint, tmp_path):
