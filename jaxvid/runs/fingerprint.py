@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import os
+import stat
 import subprocess
 from pathlib import Path
 
@@ -54,6 +55,7 @@ class InputHashes:
 
     def __init__(self):
         self._known = {}  # (path, bytes, mtime_ns) -> sha256
+        self._entries = {}  # path -> what of_request tells of it
 
     def learn(self, entries: dict[str, dict]):
         """Takes over the `inputs` of a manifest row."""
@@ -61,30 +63,38 @@ class InputHashes:
             self._known[entry["path"], entry["bytes"], entry["mtime_ns"]] = entry["sha256"]
 
     def of_request(self, request: Request) -> dict[str, dict]:
-        """name -> {path, bytes, mtime_ns, sha256}; a ValueError names a file that is not there."""
+        """name -> {path, bytes, mtime_ns, sha256}; an InputError names a file that is not there.
+
+        Each file is looked at once: what a run reads later should be what it was at the start.
+        """
         return {name: self._of_file(name, path) for name, path in request.inputs.items()}
 
     def _of_file(self, name: str, path: str) -> dict:
-        stat = stat_input(name, path)
-        key = os.path.abspath(path), stat.st_size, stat.st_mtime_ns
-        if key not in self._known:
-            self._known[key] = sha256(path)
-        entry = dict(zip(("path", "bytes", "mtime_ns"), key, strict=True))
-        return {**entry, "sha256": self._known[key]}
+        if path not in self._entries:
+            found = stat_input(name, path)
+            key = os.path.abspath(path), found.st_size, found.st_mtime_ns
+            if key not in self._known:
+                self._known[key] = sha256(path)
+            entry = dict(zip(("path", "bytes", "mtime_ns"), key, strict=True))
+            self._entries[path] = {**entry, "sha256": self._known[key]}
+        return self._entries[path]
 
 
 def stat_input(name: str, path: str) -> os.stat_result:
     """Looks at an input file; an InputError says if it is missing, no file, empty or locked."""
-    if not os.path.exists(path):
-        raise InputError(f"input {name}={path}: no such file")
-    if not os.path.isfile(path):
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        reason = "no such file" if missing else (error.strerror or "unreadable").lower()
+        raise InputError(f"input {name}={path}: {reason}") from None
+    if not stat.S_ISREG(found.st_mode):
         raise InputError(f"input {name}={path}: not a file")
     if not os.access(path, os.R_OK):
         raise InputError(f"input {name}={path}: permission denied")
-    stat = os.stat(path)
-    if stat.st_size == 0:
+    if found.st_size == 0:
         raise InputError(f"input {name}={path}: the file is empty (0 bytes)")
-    return stat
+    return found
 
 
 @functools.cache

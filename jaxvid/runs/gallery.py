@@ -1,5 +1,6 @@
 """`index.html`: the results of a run to look at from disk, without a server or a network."""
 
+import functools
 import json
 import os
 import re
@@ -53,7 +54,7 @@ def card(row: dict, folder: Path, metrics: dict) -> dict:
     options = row.get("options", {})
     inputs = [(name, entry["path"], None) for name, entry in row.get("inputs", {}).items()]
     outputs = [
-        (name, str(folder / entry["file"]), entry.get("frames"))
+        (name, os.path.join(folder, entry["file"]), entry.get("frames"))
         for name, entry in row.get("outputs", {}).items()
     ]
     media = [describe(kind_of_input(item[0]), *item, folder) for item in inputs]
@@ -80,7 +81,7 @@ def clip_of(row: dict) -> str:
     options, inputs = row.get("options", {}), row.get("inputs", {})
     name = options.get("uid") or options.get("name")
     if not name and "clip" in inputs:
-        name = Path(inputs["clip"]["path"]).stem
+        name = os.path.splitext(os.path.basename(inputs["clip"]["path"]))[0]
     return str(name or row["id"])
 
 
@@ -97,17 +98,25 @@ def kind_of_input(name: str) -> str:
 
 def describe(kind: str, label: str, path: str, frames: int | None, folder: Path) -> dict:
     """One file on the page; `src` is relative to the page and safe in a URL."""
-    suffix = Path(path).suffix.lower()
-    is_video, is_image = suffix in VIDEOS, suffix in IMAGES
-    relative = os.path.relpath(Path(path).expanduser().absolute(), folder)
+    relative, source, type_ = _place(path, str(folder))
     return {
         "kind": kind,
         "label": label,
-        "type": "video" if is_video else "image" if is_image else "file",
+        "type": type_,
         "path": relative,
-        "src": "./" + urllib.parse.quote(relative),
-        "frames": frames if is_video or is_image else None,
+        "src": source,
+        "frames": frames if type_ != "file" else None,
     }
+
+
+@functools.lru_cache(maxsize=100_000)  # results share inputs
+def _place(path: str, folder: str) -> tuple[str, str, str]:
+    """Path and URL relative to the page, and "video", "image" or "file"."""
+    suffix = os.path.splitext(path)[1].lower()
+    type_ = "video" if suffix in VIDEOS else "image" if suffix in IMAGES else "file"
+    inside = path.startswith(folder + os.sep)
+    relative = path[len(folder) + 1 :] if inside else os.path.relpath(path, folder)
+    return relative, "./" + urllib.parse.quote(relative), type_
 
 
 def embed(value) -> str:

@@ -4,7 +4,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from jaxvid.core.files import TEMPORARY_PREFIX
@@ -13,6 +13,7 @@ OWN_FILES = ("manifest.jsonl", "index.html")  # what a run itself keeps in the o
 SUFFIXES = (".mp4", ".gif", ".npy", ".png", ".json")  # see writers.py
 VIDEO_SUFFIXES = (".mp4", ".gif")
 LONGEST_NAME = 255  # bytes of one path component on the usual file systems
+SAFE = re.compile(r"\w[\w -]*(\.\w[\w -]*)*(/\w[\w -]*(\.\w[\w -]*)*)*", re.ASCII)  # most paths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,27 +112,36 @@ def check_requests(requests: Iterable[Request]):
                 raise ValueError(f"{files[file]!r} and {request.id!r} both write {file!r}")
             files[file] = request.id
     for file, owner in files.items():
-        for parent in PurePosixPath(file).parents:
-            if str(parent) in files:
+        for parent in _parents(file):
+            if parent in files:
                 raise ValueError(
-                    f"{owner!r} needs a folder {str(parent)!r}, which {files[str(parent)]!r} "
-                    "writes as a file"
+                    f"{owner!r} needs a folder {parent!r}, which {files[parent]!r} writes as a file"
                 )
 
 
 def check_places(requests: Iterable[Request], output: Path):
     """Raises a ValueError if something in the output folder is in the way of an output."""
-    files = {PurePosixPath(file) for request in requests for file in request.outputs.values()}
-    for folder in {folder for file in files for folder in file.parents}:
-        if (output / folder).exists() and not (output / folder).is_dir():
-            raise ValueError(f"{output / folder} is a file, where outputs need a folder; move it")
+    files = {file for request in requests for file in request.outputs.values()}
+    for folder in {folder for file in files for folder in ("", *_parents(file))}:
+        place = os.path.join(output, folder)
+        if os.path.lexists(place) and not os.path.isdir(place):
+            raise ValueError(f"{place} is a file, where outputs need a folder; move it")
     for file in files:
-        if (output / file).is_dir():
-            raise ValueError(f"{output / file} is a folder, where an output goes; move it")
+        place = os.path.join(output, file)
+        if os.path.isdir(place):
+            raise ValueError(f"{place} is a folder, where an output goes; move it")
+
+
+def _parents(file: str) -> list[str]:
+    """The folders that a relative path lies in."""
+    parts = file.split("/")
+    return ["/".join(parts[:n]) for n in range(1, len(parts))]
 
 
 def check_relative(path: str, what: str):
     """Raises a ValueError unless `path` stays inside the folder it is relative to."""
+    if len(path) <= LONGEST_NAME and SAFE.fullmatch(path):
+        return
     parts = path.split("/")
     if not path or any(part in ("", ".", "..") for part in parts):
         raise ValueError(f"{what} {path!r} is not a plain relative path such as 'clip/0'")
@@ -148,7 +158,7 @@ def _check_output(request: Request, name: str, file: str):
     check_relative(file, f"output {name!r} of {request.id!r}")
     if file in OWN_FILES:
         raise ValueError(f"output {file!r} of {request.id!r} is a name that the run itself uses")
-    suffix = PurePosixPath(file).suffix
+    suffix = os.path.splitext(file)[1]
     if suffix not in SUFFIXES:
         raise ValueError(f"output {file!r} of {request.id!r}: suffix is not one of {SUFFIXES}")
     if suffix in VIDEO_SUFFIXES and not request.options.get("fps", 0) > 0:

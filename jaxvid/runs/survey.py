@@ -1,6 +1,8 @@
 """What is left to do: compares the requests with the manifest and the files."""
 
 import dataclasses
+import functools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,7 +44,7 @@ class Survey:
 
 def survey(requests: Sequence[Request], config: RunConfig, provenance: Provenance) -> Survey:
     """Sorts the requests of one share. Input files are looked at, not decoded."""
-    found = Survey()
+    found, usable = Survey(), functools.cache(stat_input)
     output = config.folder
     rows = Manifest(output).latest()
     for row in rows.values():
@@ -52,7 +54,7 @@ def survey(requests: Sequence[Request], config: RunConfig, provenance: Provenanc
             if request.error:
                 raise ValueError(request.error)
             for name, path in request.inputs.items():
-                stat_input(name, path)
+                usable(name, path)
         except ValueError as error:
             found.broken.append((request, str(error)))
             continue
@@ -64,7 +66,7 @@ def place(request, row, found: Survey, config: RunConfig, provenance: Provenance
     """The list of `found` that the request belongs to, given its newest row."""
     output = config.folder
     if row is None:
-        foreign = any((output / file).exists() for file in request.outputs.values())
+        foreign = any(os.path.exists(os.path.join(output, f)) for f in request.outputs.values())
         return found.kept if foreign and not config.overwrite else found.todo
     if not config.resume:
         return found.todo
@@ -86,7 +88,7 @@ def files_present(row: dict, output: Path) -> bool:
     """Whether each recorded output is there with its recorded size."""
     for entry in row["outputs"].values():
         try:
-            if (output / entry["file"]).stat().st_size != entry["bytes"]:
+            if os.stat(os.path.join(output, entry["file"])).st_size != entry["bytes"]:
                 return False
         except OSError:
             return False
