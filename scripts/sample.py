@@ -2,7 +2,8 @@
 
 `--plan` says what would be done and what it costs. Command lines of the original codes are accepted
 as well: flags of FDM's `video_sample.py`, of both generations (README, section "Coming from FDM"),
-and `--upstream_config=FILE.yaml` of LongLive (section "LongLive").
+`--upstream_config=FILE.yaml` of LongLive (section "LongLive"), and `-i SPEC.json -o FOLDER` of
+Cosmos-Transfer2.5's `examples/multiview.py` (section "Cosmos multiview").
 """
 
 import sys
@@ -16,6 +17,7 @@ from jaxvid.core import distributed
 from jaxvid.core.config import build, parse_arguments
 from jaxvid.core.files import check_writable
 from jaxvid.core.program import main
+from jaxvid.cosmos.flags import multiview_overrides
 from jaxvid.cosmos.mode import CosmosMode
 from jaxvid.fdm.flags import sampling_overrides
 from jaxvid.fdm.mode import FdmMode, draw_schedule
@@ -38,7 +40,7 @@ MODES = {"fdm": FdmMode, "longlive": LongLiveMode, "cosmos": CosmosMode}
 
 def sample(argv: list[str]) -> int:
     """Config, requests, plan, run; returns the runner's exit code."""
-    config, rest = parse_arguments(sampling_overrides(yaml_overrides(argv)))
+    config, rest = parse_arguments(sampling_overrides(yaml_overrides(multiview_overrides(argv))))
     if unknown := [word for word in rest if word not in ("--plan", "--serve")]:
         raise ValueError(f"unknown argument {unknown[0]}")
     if config.get("sampling", {}).get("visualise"):

@@ -5,8 +5,10 @@ import json
 import pytest
 from small_multiview import ROOT, config, write_spec, write_videos
 
+from jaxvid.core.config import parse_arguments
 from jaxvid.core.views import CAMERAS, VIEWS
 from jaxvid.cosmos import spec
+from jaxvid.cosmos.flags import multiview_overrides
 from jaxvid.cosmos.mode import CosmosMode
 from jaxvid.cosmos.requests import arguments
 from jaxvid.cosmos.spec import Overrides, entries, parse
@@ -291,3 +293,59 @@ def test_the_shipped_specs_are_good(monkeypatch):
     for path in ("data/multiview/crossing.json", "data/multiview/crossing_long.json"):
         (found,) = entries([path])
         assert not found.error and len(found.spec.views) == 7
+
+
+def translated(line: str):
+    argv = [word.replace("_", " ") if word[0] != "-" else word for word in line.split()]
+    base = [f"--config={ROOT}/configs/cosmos_multiview.py:tiny"]
+    return parse_arguments(multiview_overrides([*base, *argv]))
+
+
+def test_upstreams_command_line():
+    config, rest = translated(
+        "-i a.json b.jsonl -o out --seed 7 --num-steps=12 --enable_autoregressive True --fps 15 "
+        "--save-combined-views None --prompt A_wet_road. --disable-guardrails --guidance 2 "
+        "--context-parallel-size 8 --config.sampling.limit=3 --plan"
+    )
+    assert config.sampling.specs == ("a.json", "b.jsonl") and config.run.output == "out"
+    assert config.sampling.layout == "flat" and config.sampling.limit == 3
+    found = {name: value for name, value in config.overrides.items() if value is not None}
+    assert found == {
+        "seed": 7, "num_steps": 12, "enable_autoregressive": True, "fps": 15, "guidance": 2,
+        "prompt": "A wet road.",
+    }  # fmt: skip
+    assert rest == ["--plan"]
+
+
+def test_views_of_the_command_line_are_ignored_as_upstream(capsys):
+    config, _ = translated("-i a.json -o out control:view-config --input-path x.mp4")
+    assert config.sampling.specs == ("a.json",)
+    assert "control:view-config: without effect" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("-i a.json --sed 3", "--sed is no flag of upstream's; did you mean seed"),
+        ("-i a.json --seed", "--seed has no value"),
+        ("-i -o out", "--input-files has no value"),
+        ("-i a.json --model edge", "--model=edge is not auto/multiview"),
+        ("-i a.json --no-disable-guardrails", "none are shipped"),
+        ("control:view-config -o out", "-i .* is missing"),
+    ],
+)
+def test_mistakes_in_the_command_line(line, message):
+    with pytest.raises(ValueError, match=message):
+        translated(line)
+
+
+def test_other_command_lines_are_left_alone():
+    argv = ["--config=a.py", "--seed", "3"]
+    assert multiview_overrides(argv) == argv
+
+
+def test_help_lists_every_flag(capsys):
+    with pytest.raises(SystemExit):
+        multiview_overrides(["control:view-config", "--help"])
+    told = capsys.readouterr().out
+    assert "-i, --input-files" in told and "--num-conditional-frames" in told

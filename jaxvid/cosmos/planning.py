@@ -20,6 +20,7 @@ from jaxvid.runs.requests import Request
 from jaxvid.wan import vae
 
 RATE = 400e12  # FLOP/s of a device that times are told for; an H200 reaches more, if busy
+PASSES = {"guided": 2, "plain": 1, "reused": 0}  # of a step
 LIVE = 10  # arrays of all tokens that live at a time, beside the hints, about
 WIDEST = 12  # buffers of the VAE's largest activation that live at a time, about
 
@@ -51,12 +52,12 @@ def frames_of(settings: Settings, mesh: Mesh, request: Request, flops: float) ->
     layout = Layout(settings.frames, options["overlap"], options["chunks"])
     views = options["views"]
     steps = _steps(settings, request)
-    calls = sum({"guided": 2, "plain": 1, "reused": 0}[step.kind] for step in steps)
+    calls = passes_of(settings, request)
     spread = " x ".join(f"{axis} {n}" for axis, n in mesh.shape.items() if n > 1) or "one device"
     passes = "together" if passes_together(settings, mesh) else "one after the other"
     notes = [
         f"{len(views)} views ({', '.join(views)})",
-        f"{layout.chunks} chunks of {layout.frames} frames" + (
+        f"{layout.chunks} chunk{'s' * (layout.chunks > 1)} of {layout.frames} frames" + (
             f" that share {layout.overlap}" if layout.chunks > 1 else ""
         ),
         f"{tokens_of(settings, len(views))} tokens over {spread}",
@@ -84,7 +85,7 @@ def request_flops(settings: Settings, request: Request, coding) -> float:
     """Of one sample: all steps of all chunks, and the VAE."""
     views, chunks = len(request.options["views"]), request.options["chunks"]
     frames = settings.latent_shape[0]
-    calls = sum({"guided": 2, "plain": 1, "reused": 0}[s.kind] for s in _steps(settings, request))
+    calls = passes_of(settings, request)
     coded = coding("encode") + coding("decode")
     each = tokens_of(settings, views) // views
     return chunks * (calls * forward_flops(settings.network, views, each) + views * frames * coded)
@@ -120,6 +121,11 @@ def memory_bytes(settings: Settings, mesh: Mesh, views: int) -> int:
     coding = WIDEST * pixels * settings.vae.width * width
     coding //= mesh.shape["seq"] * mesh.shape["tensor"]
     return int(params + max(denoise, coding) + 2**28)
+
+
+def passes_of(settings: Settings, request: Request) -> int:
+    """Passes through the network for a chunk."""
+    return sum(PASSES[step.kind] for step in _steps(settings, request))
 
 
 def _steps(settings: Settings, request: Request) -> list[sample.Step]:
