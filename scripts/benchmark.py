@@ -16,7 +16,6 @@ from pathlib import Path
 from jaxvid.core.config import load_config, override, parse_arguments
 from jaxvid.core.files import check_writable
 from jaxvid.core.program import Parser, main
-from jaxvid.fdm.setup import sampling_settings, training_setup
 from jaxvid.runs import benchmark as timing
 
 
@@ -33,7 +32,13 @@ def flags() -> Parser:
 
 def subject(name: str, config) -> timing.Subject:
     """The stages of a sampling or a training config."""
+    if config.mode == "longlive":
+        from jaxvid.longlive.benchmark import sampling_subject
+        from jaxvid.longlive.setup import sampling_settings
+
+        return sampling_subject(name, sampling_settings(config))
     from jaxvid.fdm.benchmark import sampling_subject, training_subject
+    from jaxvid.fdm.setup import sampling_settings, training_setup
 
     if "train" in config:
         if not config.run.output:
@@ -91,10 +96,13 @@ def timed(config, args) -> dict:
     single = len(subjects) == 1
     for s in subjects:
         found = timing.measure(s, args.repeats, args.warmup) if single else {}
-        result["subjects"][s.name] = {"once": s.once, "stages": found, "facts": s.facts}
+        figures = s.derive(found) if found else {}
+        kept = {"once": s.once, "stages": found, "facts": s.facts, "figures": figures}
+        result["subjects"][s.name] = kept
         if s.once or found:
             rows = timing.rows(found, s.once)
             print(timing.table((s.name, "median", "min", "max", "n"), rows), end="\n\n")
+        print("".join(f"{what}: {value:.4g}\n" for what, value in figures.items()))
     if not single:
         result["pair"] = timing.pair(*subjects, args.repeats, args.warmup)
         names = [s.name for s in subjects]

@@ -16,7 +16,8 @@ from jaxvid.core.config import parse_arguments
 from jaxvid.core.mesh import MeshConfig
 from jaxvid.core.video import write_video
 from jaxvid.longlive import models, sample
-from jaxvid.longlive.cost import forward_flops, frames_of, sampling_mesh, switch_starts
+from jaxvid.longlive.cost import forward_flops, frames_of, switch_starts
+from jaxvid.longlive.memory import memory_parts, sampling_mesh
 from jaxvid.longlive.mode import LongLiveMode
 from jaxvid.longlive.requests import file_name
 from jaxvid.longlive.rollout import RolloutConfig
@@ -29,6 +30,7 @@ from jaxvid.wan.umt5 import Umt5Config
 from jaxvid.wan.vae import VaeConfig
 
 ROOT = small_longlive.ROOT
+EVERY = jax.devices()
 
 
 def release(**sampling) -> Settings:
@@ -83,6 +85,20 @@ def test_flops_are_those_of_the_specification():
     """28.30 TFLOP a pass in steady state, of which 0.01 are left out here; 20.2 in the first."""
     assert forward_flops(WanConfig(), 4680, 18720) == pytest.approx(28.29e12, rel=1e-3)
     assert 5 * forward_flops(WanConfig(), 4680, 4680) == pytest.approx(81.0e12, rel=1e-2)
+
+
+def test_memory_of_the_release(monkeypatch):
+    """As compiled for an H200 (data/benchmarks/longlive_aot_h200.json), and weights not counted."""
+    monkeypatch.setattr(jax, "devices", lambda *_: EVERY[:1])
+    settings = release()
+    half = dataclasses.replace(settings, vae=VaeConfig(dtype="bfloat16"))
+    parts = memory_parts(half, half.length(0).made)
+    report = json.loads((ROOT / "data/benchmarks/longlive_aot_h200.json").read_text())
+    (compiled,) = [t for t in report["targets"] if t["target"] == "h200:1"]
+    assert sum(parts.values()) / 1e9 == pytest.approx(compiled["together"]["total_gb"], rel=0.06)
+    assert parts["weights"] == 2 * (1_418_996_800 + 126_892_531)
+    keys = 2 * 30 * 1536 * (12 * 1560 + 512) * 2  # window and prompt, bfloat16
+    assert parts["KV cache"] == pytest.approx(keys, rel=0.01)
 
 
 def test_pixel_frames_may_be_asked_for():

@@ -17,11 +17,11 @@ import yaml
 from test_bad_input import script
 
 from jaxvid.core.video import probe, read_video, to_uint8
-from jaxvid.longlive import rollout, sample
+from jaxvid.longlive import benchmark, models, rollout, sample, shapes
 from jaxvid.longlive.live import Live
 from jaxvid.longlive.mode import LongLiveMode
 from jaxvid.runs.manifest import Manifest
-from jaxvid.runs.requests import Chunk
+from jaxvid.runs.requests import Chunk, Snapshot
 from jaxvid.wan import vae
 
 ROOT = small_longlive.ROOT
@@ -172,18 +172,21 @@ def test_same_videos_on_any_devices_and_in_any_batch(alone, monkeypatch, count, 
     assert np.abs(alone["video_0000-0"].astype(int) - alone["video_0000-1"]).max() > 3
 
 
-def test_nothing_compiles_after_the_second_block(monkeypatch):
-    """Over twenty blocks on eight devices; the decoder has one more program for the first."""
+@pytest.mark.parametrize("count", [20, pytest.param(200, marks=pytest.mark.slow)])
+def test_nothing_compiles_after_the_second_block(monkeypatch, count):
+    """On eight devices; the decoder has one more program for the first."""
     devices(monkeypatch, 8)
-    changes = {"mesh.data": 2, "mesh.seq": 2, "mesh.tensor": 2, "sampling.latent_frames": 60}
+    changes = {"mesh.data": 2, "mesh.seq": 2, "mesh.tensor": 2}
+    changes |= {"sampling.latent_frames": 3 * count, "sampling.checkpoint_blocks": 0}
     mode = LongLiveMode(small_longlive.config(**changes, sampling__prompt="A tram."))
     requests = mode.requests()
     blocks = mode.load(requests).blocks(requests, mode.settings.length(0))
     found = []
     for _ in blocks:
         programs = rollout.advance._cache_size(), sample.decode_block._cache_size()
-        found.append((*programs, sum(a.nbytes for a in jax.live_arrays())))
-    assert len(found) == 20
+        sizes = [array.nbytes for array in jax.live_arrays()]  # which is not to keep them
+        found.append((*programs, len(sizes), sum(sizes)))
+    assert len(found) == count
     assert len({*found[1:-1]}) == 1  # and the devices hold no more than at the start
 
 
@@ -262,3 +265,41 @@ def test_upstream_files_and_config(tmp_path):
     (video,) = (tmp_path / "videos").glob("*.mp4")
     assert video.name == "rank0-0-0_lora.mp4" and read_video(video).std() > 1
     assert len(list((tmp_path / "embeddings").iterdir())) == 1
+
+
+def test_benchmark_runs_every_stage_of_a_block():
+    """Each on what the one before has left, as often as asked for; the video goes on."""
+    settings = LongLiveMode(small_longlive.config()).settings
+    generator = benchmark._loaded(settings, models.embed(settings, ["A tram."]))
+    blocks = benchmark.Blocks(generator, "A tram.")
+    blocks.start()
+    stages = (blocks.denoise, blocks.cache_write, blocks.decode, blocks.to_host, blocks.write)
+    for stage in (*stages, *stages, blocks.next, blocks.next):
+        stage()
+    assert blocks.frames.shape == (1, 6, 16, 32, 3) and blocks.writing.result() is None
+    assert blocks.file[0].frames == 4 * 6
+    assert int(blocks.state.frame) == blocks.first + 3
+    names = (benchmark.DENOISE, benchmark.WRITE, benchmark.DECODE, benchmark.WHOLE)
+    figures = blocks.derived({n: {"median": 0.5 - 0.1 * i} for i, n in enumerate(names)})
+    assert figures["pixel frames per second, end to end"] == pytest.approx(6 / 0.2)
+    assert figures["denoising, seconds"] == pytest.approx(0.1)
+    assert blocks.facts()["tflop"][benchmark.DENOISE] > 0
+
+
+def test_what_a_resumed_video_reads_is_what_the_other_kept(monkeypatch):
+    """Shapes, types and places of the state and of the decoder's past, on eight devices."""
+    devices(monkeypatch, 8)
+    changes = {"mesh.data": 2, "mesh.seq": 2, "mesh.tensor": 2, "sampling.checkpoint_blocks": 1}
+    mode = LongLiveMode(small_longlive.config(**changes, sampling__prompt="A tram."))
+    requests = mode.requests()
+    generator, length = mode.load(requests), mode.settings.length(0)
+    found = generator.blocks(requests, length)
+    kept = next(item for item in found if isinstance(item, Snapshot)).tree
+    like = {
+        "state": shapes.state(mode.settings, generator.mesh, 2, length.made),
+        "past": shapes.decoder_past(mode.settings, generator.decoder_mesh, 2),
+    }
+    assert jax.tree.structure(kept) == jax.tree.structure(like)
+    for array, wanted in zip(*map(jax.tree.leaves, (kept, like)), strict=True):
+        assert (array.shape, array.dtype) == (wanted.shape, wanted.dtype)
+        assert array.sharding.is_equivalent_to(wanted.sharding, array.ndim)

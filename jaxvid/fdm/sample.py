@@ -134,7 +134,7 @@ def plan(settings: Settings, wanted: list[Request]) -> plans.Plan:
         frames=tuple(frames(r.id, settings.T, settings.T, settings.T, note) for r in wanted),
         flops=evaluation_flops(settings) * evaluations * len(wanted) * (made > 0),
         memory_bytes=memory_bytes(settings, batch_size(settings, mesh_size) // mesh_size),
-        available_bytes=available_bytes(),
+        available_bytes=plans.device_bytes(),
         compilations=2 if schemes.is_adaptive(sampling.scheme) and sampling.n_obs == 0 else 1,
     )
 
@@ -166,12 +166,6 @@ def memory_bytes(settings: Settings, batch: int) -> int:
     activations = 16 * batch * settings.max_frames * frame  # the skips and a level's temporaries
     videos = 3 * batch * settings.T * config.image_size**2 * config.image_channels * 4
     return int(params + activations + videos + 2**28)
-
-
-def available_bytes() -> int | None:
-    """Memory of the first device, where the platform tells."""
-    stats = jax.local_devices()[0].memory_stats()
-    return (stats or {}).get("bytes_limit")
 
 
 def batch_size(settings: Settings, devices: int) -> int:

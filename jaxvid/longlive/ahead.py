@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from jaxvid.core.ahead import Program, abstract, resident_gb
 from jaxvid.core.mesh import make_mesh, replicated
 from jaxvid.longlive import rollout, sample, shapes
-from jaxvid.longlive.cost import batch_size
+from jaxvid.longlive.memory import batch_size
 from jaxvid.longlive.sample_config import Settings
 from jaxvid.longlive.setup import sampling_settings
 from jaxvid.wan import umt5

@@ -7,14 +7,12 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxvid.core.mesh import make_mesh
+from jaxvid.longlive.memory import memory_parts
 from jaxvid.longlive.sample_config import Length, Settings
 from jaxvid.runs import plan as plans
 from jaxvid.runs.requests import Request
-from jaxvid.wan import dit, vae
+from jaxvid.wan import vae
 from jaxvid.wan.dit import WanConfig
-
-WIDEST = 12  # buffers of the VAE's largest activation that live at a time, about
 
 
 def plan(settings: Settings, wanted: Sequence[Request]) -> plans.Plan:
@@ -23,16 +21,19 @@ def plan(settings: Settings, wanted: Sequence[Request]) -> plans.Plan:
     lengths = [length_of(settings, request) for request in wanted]
     vae_flops = functools.cache(functools.partial(_vae_flops, settings))
     tokens = _frame_tokens(settings)
+    longest = max((length.made for length in lengths), default=settings.rollout.block)
+    parts = memory_parts(settings, longest)
     return plans.Plan(
         frames=tuple(map(functools.partial(frames_of, settings), wanted, lengths)),
         flops=sum(
             _flops(settings, request, length, vae_flops)
             for request, length in zip(wanted, lengths, strict=True)
         ),
-        memory_bytes=memory_bytes(settings, max((n.made for n in lengths), default=1)),
-        available_bytes=(jax.local_devices()[0].memory_stats() or {}).get("bytes_limit"),
+        memory_bytes=sum(parts.values()),
+        available_bytes=plans.device_bytes(),
         compilations=_compilations(settings, wanted, lengths),
         tokens=sum(length.made for length in lengths) * tokens,
+        memory_parts=parts,
     )
 
 
@@ -140,25 +141,6 @@ def _vae_flops(settings: Settings, way: str) -> float:
     return float((call.lower().cost_analysis() or {}).get("flops", 0.0))
 
 
-def memory_bytes(settings: Settings, frames: int) -> int:
-    """About what a device needs: parameters, cache, and the widest activations of the VAE."""
-    config, mesh = settings.network, sampling_mesh(settings)
-    width = 2 if settings.models.dtype == "bfloat16" else 4
-    split = mesh.shape["tensor"]
-    batch = batch_size(settings, mesh.shape["data"]) // mesh.shape["data"]
-    size = lambda tree: sum(a.size for a in jax.tree.leaves(tree)) * width  # noqa: E731
-    params = size(dit.abstract_parameters(config)) // split + size(
-        vae.abstract_parameters(settings.vae)
-    )
-    window = frames if settings.rollout.window == -1 else settings.rollout.window
-    keys = window * _frame_tokens(settings) + config.text_length
-    cache = 2 * batch * config.depth * keys * config.width * width // split
-    pixels = settings.sampling.height * settings.sampling.width * settings.rollout.block
-    spread = mesh.shape["seq"] * split
-    activation = batch * pixels * settings.vae.time_stride * settings.vae.width * width // spread
-    return int(params + cache + WIDEST * activation + 2**28)
-
-
 def _compilations(settings: Settings, wanted, lengths: Sequence[Length]) -> int:
     """Denoising, decoding of the first and of later blocks; clips, and looking back, besides."""
     clips = {length.given for length in lengths if length.given}
@@ -169,24 +151,3 @@ def _compilations(settings: Settings, wanted, lengths: Sequence[Length]) -> int:
         for start in switch_starts(length, request.options["switch_frames"])
     }
     return 3 * bool(wanted) + 3 * len(clips) + len(backs)
-
-
-def sampling_mesh(settings: Settings):
-    """The mesh of the transformer: all devices of the JAX run, but one that only decodes."""
-    devices = jax.devices()
-    if settings.sampling.decoder == "separate":
-        if jax.process_count() > 1:
-            raise ValueError(
-                "sampling.decoder=separate works within one host: use 'shared', or run.hosts=divide"
-            )
-        if len(devices) < 2:
-            raise ValueError(
-                "sampling.decoder=separate needs 2 devices or more, there is 1: use 'shared'"
-            )
-        devices = devices[:-1]
-    return make_mesh(settings.mesh, devices)
-
-
-def batch_size(settings: Settings, devices: int) -> int:
-    """Videos per call: at least one for each device of the data axis, a multiple of them."""
-    return -(-settings.sampling.batch_size // devices) * devices

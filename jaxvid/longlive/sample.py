@@ -15,7 +15,8 @@ from jaxvid.core.noise import request_key
 from jaxvid.core.video import FFMPEG_SCALER, read_video, to_float
 from jaxvid.longlive import models, rollout, shapes
 from jaxvid.longlive.cache import CausalWan
-from jaxvid.longlive.cost import batch_size, length_of, sampling_mesh, switch_starts
+from jaxvid.longlive.cost import length_of, switch_starts
+from jaxvid.longlive.memory import batch_size, sampling_mesh
 from jaxvid.longlive.sample_config import Length, Settings
 from jaxvid.runs.requests import Chunk, Request, Snapshot, Stage
 from jaxvid.wan import vae
@@ -114,14 +115,12 @@ class Generator:
         frame, state, past: latent frames that are made, and what they have left, to go on with.
         """
         filled = [*batch, *[batch[-1]] * (self.batch_size - len(batch))]
+        resumable = self.resumable(batch)
         every = self.settings.sampling.checkpoint_blocks * length.block
 
         def due(piece: Piece) -> bool:
             made = piece.frame - length.given
-            return self.resumable(batch) and made % every == 0 and 0 < made and not ended(piece)
-
-        def ended(piece: Piece) -> bool:
-            return piece.frame >= length.made
+            return resumable and 0 < made and made % every == 0 and piece.frame < length.made
 
         left = length.pixels - length.pixel(frame)
         for frames in decoded(self.pieces(filled, length, frame, state), self.decode, past, due):

@@ -76,9 +76,9 @@ def state(settings: Settings, mesh, batch: int, frames: int) -> rollout.State:
 def decoder_past(settings: Settings, mesh, batch: int):
     """What the decoder keeps from block to block: split along the width, where it divides."""
     step = functools.partial(vae.decode_next, settings.vae)
-    with jax.set_mesh(mesh):
-        block = latents(settings, mesh, batch)
-        past = jax.eval_shape(step, vae_parameters(settings, mesh), block)[1]
+    arguments = vae_parameters(settings, mesh), latents(settings, mesh, batch)
+    with jax.set_mesh(mesh):  # nothing can be computed in here if the devices are not there
+        past = jax.eval_shape(step, *arguments)[1]
     parts = math.prod(mesh.shape[axis] for axis in vae.SPLIT[-1])
 
     def split(array):

@@ -32,12 +32,14 @@ class Subject:
       once: seconds of what happens once, measured while the subject was made.
       stages: name to a function that does the work once and returns when it is finished.
       facts: JSON values worth keeping, such as sizes.
+      derive: makes named figures of what `measure` has found.
     """
 
     name: str
     once: dict[str, float]
     stages: dict[str, Callable[[], object]]
     facts: dict = dataclasses.field(default_factory=dict)
+    derive: Callable[[dict], dict] = lambda _: {}
 
 
 def seconds(work: Callable[[], object]) -> float:

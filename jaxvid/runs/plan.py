@@ -1,7 +1,10 @@
 """What a run is going to do, worked out without loading parameters."""
 
 import dataclasses
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+
+import jax
 
 from jaxvid.runs.survey import Survey
 
@@ -25,7 +28,7 @@ class Plan:
 
     frames: one entry for each request; flops: of all of them together; memory_bytes: needed
     on each device; available_bytes: there on each, None if the platform does not say;
-    compilations: of the large functions.
+    compilations: of the large functions; memory_parts: what the memory is needed for.
     """
 
     frames: tuple[Frames, ...]
@@ -34,6 +37,7 @@ class Plan:
     available_bytes: int | None
     compilations: int
     tokens: int | None = None  # of all requests, for transformers
+    memory_parts: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """What `--plan` prints; requests with the same numbers share a line."""
@@ -55,10 +59,21 @@ class Plan:
 
     def _memory_line(self) -> str:
         need = f"memory per device: {size(self.memory_bytes)} needed"
+        if self.memory_parts:
+            need += f" ({', '.join(f'{what} {size(n)}' for what, n in self.memory_parts.items())})"
         if self.available_bytes is None:
             return f"{need}, available: unknown"
         fits = "" if self.memory_bytes <= self.available_bytes else ": DOES NOT FIT"
         return f"{need}, {size(self.available_bytes)} available{fits}"
+
+
+def device_bytes() -> int | None:
+    """Memory of each device of this process; the devices of a CPU share the host's."""
+    device = jax.local_devices()[0]
+    if device.platform == "cpu":
+        host = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return host // jax.local_device_count()
+    return (device.memory_stats() or {}).get("bytes_limit")
 
 
 def print_plan(plan: Plan, found: Survey):
