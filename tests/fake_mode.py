@@ -32,6 +32,7 @@ class FakeConfig:
     chunk: int = 8  # frames handed over at a time
     batch_size: int = 4
     seconds: float = 0.01  # pretended work for each chunk
+    read_seconds: float = 0.0  # pretended reading of inputs
     broken: tuple[str, ...] = ()  # ids whose batch raises after the first chunk
     dark: int = 0  # a setting that changes the frames
     snapshots: int = 0  # after every so many chunks; 0: none
@@ -49,6 +50,7 @@ class FakeGenerator:
         return request.options["frames"]
 
     def prefetch(self, requests: list[Request]):
+        time.sleep(self.config.read_seconds)
         self.prefetched.append([request.id for request in requests])
 
     def resumable(self, requests: list[Request]) -> bool:

@@ -2,21 +2,17 @@
 
 import dataclasses
 import json
-import time
 
 import numpy as np
 import pytest
-from fake_mode import FakeConfig, fake_requests, provenance
+from fake_mode import FakeConfig, fake_requests
 
 from jaxvid.core.video import read_video
 from jaxvid.runs import writers
 from jaxvid.runs.config import RunConfig
-from jaxvid.runs.fingerprint import InputHashes
-from jaxvid.runs.manifest import Manifest
 from jaxvid.runs.plan import Frames, Plan
 from jaxvid.runs.requests import Request, check_requests
 from jaxvid.runs.share import Share, this_share
-from jaxvid.runs.survey import survey
 
 QUICK = FakeConfig(requests=6, frames=6, size=16, chunk=4, seconds=0)
 
@@ -108,23 +104,6 @@ def test_plan_lines():
         "2.5 TFLOP, 4.1 k tokens, 1 compilation",
         "memory per device: 3.00 GiB needed, 2.00 GiB available: DOES NOT FIT",
     ]
-
-
-def test_ten_thousand_requests_are_surveyed_in_seconds(tmp_path):
-    clip = tmp_path / "clip"
-    clip.write_bytes(b"x")
-    requests = fake_requests(dataclasses.replace(QUICK, requests=10_000), {"clip": str(clip)})
-    hashes = InputHashes()
-    config = RunConfig(output=str(tmp_path))
-    with open(Manifest(tmp_path).path, "w") as file:
-        for request in requests[:9_000]:
-            row = {"id": request.id, "status": "done", "fingerprint": "", "outputs": {}}
-            file.write(json.dumps(row | {"inputs": hashes.of_request(request)}) + "\n")
-    start = time.process_time()
-    check_requests(requests)
-    found = survey(requests, config, provenance(QUICK))
-    assert len(found.todo) == 10_000 and found.changed == 9_000
-    assert time.process_time() - start < 5
 
 
 def test_run_config_checks():

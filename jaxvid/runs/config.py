@@ -17,6 +17,7 @@ class RunConfig:
     fail_fast: bool = False  # stop at the first failure
     max_failures: int = 0  # stop after so many; 0: never
     gallery: bool = True  # write index.html
+    tensorboard: bool = False  # write seconds of stages for TensorBoard
     # several processes: each makes its share of the requests, or all make each one together
     hosts: Literal["divide", "together"] = "divide"
 

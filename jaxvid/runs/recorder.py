@@ -13,6 +13,7 @@ from typing import Any
 
 from jaxvid.core.files import InputError, disk_full
 from jaxvid.runs.causes import kind_of
+from jaxvid.runs.events import Events
 from jaxvid.runs.fingerprint import InputHashes, Provenance, code_version, fingerprint
 from jaxvid.runs.halfway import Halfway
 from jaxvid.runs.manifest import DONE, FAILED, Manifest
@@ -49,7 +50,12 @@ class Recorder:
     """
 
     def __init__(
-        self, manifest: Manifest, staging: Staging, hashes: InputHashes, provenance: Provenance
+        self,
+        manifest: Manifest,
+        staging: Staging,
+        hashes: InputHashes,
+        provenance: Provenance,
+        events: Events,
     ):
         self.devices = ""  # recorded with each result, once it is known
         self.done = 0
@@ -57,10 +63,15 @@ class Recorder:
         self.kinds = {}  # of these causes, see causes.py
         self.seconds = 0.0  # spent writing
         self._manifest, self._staging, self._hashes = manifest, staging, hashes
-        self._provenance = provenance
+        self._provenance, self._events = provenance, events
         self._fatal = None
         self._slots = threading.BoundedSemaphore(PENDING)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="recorder")
+
+    def begin(self, jobs: Sequence[Job]):
+        """Notes what is about to be made, for the case that the process is killed."""
+        requests = [job.request for job in jobs]
+        self._staging.begin({r.id: self.fingerprint(r) for r in requests}, self._manifest)
 
     def write(self, job: Job, chunk: Chunk):
         """Appends a chunk; the generator must not change its array afterwards."""
@@ -170,6 +181,7 @@ class Recorder:
             row["seconds"] = seconds | {"write": job.write_seconds}
             self._staging.commit(self._manifest, row, staged)
             self.done += 1
+            self._events.done(row)
         if job.error:
             self._count(job)
             self._record_failure(job)
@@ -186,6 +198,7 @@ class Recorder:
             "traceback": "".join(traceback.format_exception(job.error)),
         }
         self._manifest.append(row)
+        self._events.failed(row)
 
     @contextlib.contextmanager
     def _blamed_on(self, job: Job):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from jaxvid.core.files import TEMPORARY_PREFIX
 
-OWN_FILES = ("manifest.jsonl", "index.html")  # what a run itself keeps in the output folder
+OWN_FILES = ("manifest.jsonl", "index.html", "events.jsonl")  # that a run itself keeps
 SUFFIXES = (".mp4", ".gif", ".npy", ".png", ".json")  # see writers.py
 VIDEO_SUFFIXES = (".mp4", ".gif")
 LONGEST_NAME = 255  # bytes of one path component on the usual file systems

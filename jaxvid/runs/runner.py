@@ -11,12 +11,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from jaxvid.core.files import InputError, disk_full
 from jaxvid.runs import gallery
 from jaxvid.runs.causes import ERROR
 from jaxvid.runs.config import RunConfig
+from jaxvid.runs.events import Events
 from jaxvid.runs.fingerprint import Provenance
 from jaxvid.runs.halfway import Halfway, clear_stale, key
 from jaxvid.runs.progress import Progress
@@ -47,7 +48,7 @@ class TooManyFailures(Exception):  # noqa: N818
 
 @dataclasses.dataclass
 class Summary:
-    """What a run did. `seconds`: of loading, generating, writing (which overlap), in all."""
+    """What a run did. `seconds`: of loading, reading, generating and writing, which overlap."""
 
     done: int
     skipped: int
@@ -102,8 +103,12 @@ def run(
             found = survey(share.select(requests), config, provenance)
             for line in found.lines():
                 print(line)
-            recorder = Recorder(manifest, staging, found.hashes, provenance)
-            summary = _Run(load, config, found, recorder, leader).run()
+            events = Events(config.folder, share, config.tensorboard)
+            try:
+                recorder = Recorder(manifest, staging, found.hashes, provenance, events)
+                summary = _Run(load, config, found, recorder, leader, events).run()
+            finally:
+                events.close()
             if config.gallery:
                 _write_gallery(manifest, summary)
     except Interrupted as error:  # before the first request, or a second time
@@ -150,16 +155,20 @@ def why_stopped(error: BaseException, config: RunConfig) -> tuple[str, int]:
 class _Run:
     """The generating half of a run, on the main thread."""
 
-    def __init__(self, load, config, found: Survey, recorder: Recorder, leader: Leader):
+    def __init__(self, load, config, found: Survey, recorder: Recorder, leader: Leader, events):
         self.load, self.config, self.found, self.recorder = load, config, found, recorder
-        self.leader = leader
-        self.seconds = {"load": 0.0, "generate": 0.0}
+        self.leader, self.events = leader, events
+        self.seconds = {"load": 0.0, "read": 0.0, "generate": 0.0}
+        self.read_seconds = 0.0  # of the present batch
         finished = lambda: recorder.done + len(recorder.failures) - len(found.broken)  # noqa: E731
         self.progress = Progress(len(found.todo), finished)
 
     def run(self) -> Summary:
         start = time.monotonic()
         stopped, code = "", 0
+        skipped = sum(map(len, (self.found.done, self.found.kept, self.found.failed_before)))
+        counts = {"todo": len(self.found.todo), "broken": len(self.found.broken)}
+        self.events.tell("start", skipped=skipped, **counts)
         try:
             try:
                 self._work()
@@ -167,12 +176,13 @@ class _Run:
                 self.recorder.close()  # completes what was generated before a stop
         except (Interrupted, TooManyFailures, OSError) as error:
             stopped, code = why_stopped(error, self.config)
-        skipped = sum(map(len, (self.found.done, self.found.kept, self.found.failed_before)))
         seconds = self.seconds | {"write": self.recorder.seconds, "total": time.monotonic() - start}
         failures = self.recorder.failures
         code = code or (PARTIAL if failures or self.found.failed_before else 0)
         kinds = self.recorder.kinds
-        return Summary(self.recorder.done, skipped, failures, kinds, stopped, code, seconds)
+        summary = Summary(self.recorder.done, skipped, failures, kinds, stopped, code, seconds)
+        self.events.tell("end", **dataclasses.asdict(summary) | {"failures": len(failures)})
+        return summary
 
     def _work(self):
         for request, cause in self.found.broken:
@@ -188,13 +198,25 @@ class _Run:
                 generator = self.load()
             self.seconds["load"] = time.monotonic() - start
             self.recorder.devices = getattr(generator, "devices", "")
+            told = {"seconds": self.seconds["load"], "devices": self.recorder.devices}
+            self.events.tell("loaded", **told)
             self.progress.begin()
             batches = make_batches(self.found.todo, generator)
             self._clear_stale(batches, generator)
+            reading = prefetch(reader, generator, requests_of(batches[0]))
             for batch, after in zip(batches, [*batches[1:], []], strict=True):
-                after = [job.request for job in after]
-                prefetch(reader, generator, after)
-                self._batch(generator, batch, after)
+                self._wait(reading)
+                reading = prefetch(reader, generator, requests_of(after))
+                self._batch(generator, batch, requests_of(after))
+
+    def _wait(self, reading: Future | None):
+        """Until the inputs of the next call are read; what went wrong there, the call meets too."""
+        if reading is None:
+            return
+        if not reading.done():
+            self.progress.update("reading")
+        self.read_seconds = reading.result()
+        self.seconds["read"] += self.read_seconds
 
     def _clear_stale(self, batches, generator: Generator | None):
         """Forgets what no call is going to go on from."""
@@ -232,7 +254,8 @@ class _Run:
             error = self._call(generator, jobs, after)
         finally:
             self.seconds["generate"] += time.monotonic() - start
-        seconds = {"generate": time.monotonic() - start, "batch": len(jobs)}
+        seconds = {"read": self.read_seconds, "generate": time.monotonic() - start}
+        seconds["batch"] = len(jobs)
         if error:
             self._drop(jobs)
         else:
@@ -244,13 +267,14 @@ class _Run:
 
     def _call(self, generator: Generator, jobs: list[Job], after) -> Exception | None:
         """Makes the jobs, from the start or from where an earlier life left them."""
-        requests, prints, halfway, step = [job.request for job in jobs], [], None, 0
+        requests, prints, halfway, step = requests_of(jobs), [], None, 0
         if resumable(generator, requests):
             prints = list(map(self.recorder.fingerprint, requests))
             halfway = Halfway(self.config.folder, requests, prints)
             step = halfway.step()
         for index, job in enumerate(jobs):
             job.halfway, job.index = halfway, index
+        self.recorder.begin(jobs)
         words = {"batch": [request.id for request in requests], "next": [r.id for r in after]}
         with self.leader.order(**words, prints=prints, step=step):
             try:
@@ -292,6 +316,10 @@ class _Run:
         count = len(self.recorder.failures)
         if count >= self.config.failure_limit:
             raise TooManyFailures(f"{count} failed, the limit is {self.config.failure_limit}")
+
+
+def requests_of(jobs: Iterable[Job]) -> list[Request]:
+    return [job.request for job in jobs]
 
 
 def resumable(generator: Generator, requests: list[Request]) -> bool:

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jaxvid.core.files import TEMPORARY_PREFIX, disk_full
-from jaxvid.runs.manifest import Manifest, lock
+from jaxvid.runs.causes import KILLED
+from jaxvid.runs.manifest import FAILED, Manifest, lock
 from jaxvid.runs.share import Share
 
-OWNER, CLAIMS = "owner.json", "claims.jsonl"
+OWNER, CLAIMS, WORK = "owner.json", "claims.jsonl", "work.json"
 
 
 class Staging:
@@ -37,6 +38,11 @@ class Staging:
     def path(self, number: int, file: str) -> Path:
         """Where output `file` of the request with that number in this run is written."""
         return self.folder / f"{number}-{secrets.token_hex(4)}{Path(file).suffix}"
+
+    def begin(self, fingerprints: dict[str, str], manifest: Manifest):
+        """Notes the requests that are worked on from now, by id."""
+        work = {"fingerprints": fingerprints, "manifest": manifest.end()}
+        (self.folder / WORK).write_text(json.dumps(work))
 
     def commit(self, manifest: Manifest, row: dict, staged: dict[Path, str]):
         """Moves finished files to their names, then appends their row to the manifest.
@@ -79,8 +85,10 @@ def open_output(folder: str | os.PathLike, share: Share) -> Iterator[tuple[Manif
     try:
         output.mkdir(parents=True, exist_ok=True)
         with manifest.locked():
-            clear_dead(manifest, share)
+            killed = clear_dead(manifest, share)
             staging = Staging(output, share)
+        for row in killed:
+            manifest.append(row)
     except (FileExistsError, NotADirectoryError):
         raise ValueError(f"output={output} is, or lies under, a file; give a folder") from None
     except OSError as error:
@@ -92,14 +100,16 @@ def open_output(folder: str | os.PathLike, share: Share) -> Iterator[tuple[Manif
         staging.remove()
 
 
-def clear_dead(manifest: Manifest, share: Share, patience: float = 5.0):
+def clear_dead(manifest: Manifest, share: Share, patience: float = 5.0) -> list[dict]:
     """Removes the staging folders of dead processes; the manifest must be locked.
+
+    Returns rows for the manifest that tell of requests which the processes were killed over.
 
     Files that a process had renamed without living to write their row are removed too. Of
     processes on other hosts only those are touched whose requests all belong to `share`, since
     some file systems lock within one host only.
     """
-    output = manifest.path.parent
+    output, killed = manifest.path.parent, []
     for folder in sorted(output.glob(f"{TEMPORARY_PREFIX}*-of-*")):
         owner = _read_owner(folder)
         theirs = Share(*owner["share"])
@@ -107,6 +117,7 @@ def clear_dead(manifest: Manifest, share: Share, patience: float = 5.0):
             continue
         if _is_dead(folder, patience if share.overlaps(theirs) else 0):
             _drop_claims(folder, manifest)
+            killed += _killed_over(folder, owner, manifest)
             shutil.rmtree(folder)
         elif share.overlaps(theirs):
             raise ValueError(
@@ -116,6 +127,7 @@ def clear_dead(manifest: Manifest, share: Share, patience: float = 5.0):
     for path in output.glob(f"{TEMPORARY_PREFIX}*"):
         if path.is_file():  # of an atomic_path in the folder itself, such as the gallery's
             path.unlink(missing_ok=True)
+    return killed
 
 
 def _read_owner(folder: Path) -> dict:
@@ -155,6 +167,25 @@ def _drop_claims(folder: Path, manifest: Manifest):
             continue
         for file in claim["files"]:
             (manifest.path.parent / file).unlink(missing_ok=True)
+
+
+def _killed_over(folder: Path, owner: dict, manifest: Manifest) -> Iterator[dict]:
+    """A row for each request that a dead process had begun and not brought to an end."""
+    try:
+        work = json.loads((folder / WORK).read_text())
+    except (OSError, ValueError):  # nothing begun, or killed while it wrote this
+        return
+    ended = {row["id"] for row in manifest.rows(work["manifest"])}
+    for id, fingerprint in work["fingerprints"].items():
+        if id not in ended:
+            yield {
+                "id": id,
+                "status": FAILED,
+                "kind": KILLED,
+                "error": f"process {owner['pid']} on {owner['host']} was killed while it made this",
+                "fingerprint": fingerprint,
+                "share": str(Share(*owner["share"])),
+            }
 
 
 def _host() -> str:

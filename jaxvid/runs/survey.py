@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from jaxvid.runs.causes import KILLED
 from jaxvid.runs.config import RunConfig
 from jaxvid.runs.fingerprint import InputHashes, Provenance, fingerprint, stat_input
 from jaxvid.runs.manifest import FAILED, Manifest
@@ -22,6 +23,7 @@ class Survey:
     failed_before: list[Request] = dataclasses.field(default_factory=list)  # not retried
     broken: list[tuple[Request, str]] = dataclasses.field(default_factory=list)  # with the cause
     changed: int = 0  # of todo: made before, with other settings or inputs
+    killed: int = 0  # of todo: an earlier process was killed over them
     hashes: InputHashes = dataclasses.field(default_factory=InputHashes)
 
     def lines(self) -> list[str]:
@@ -29,6 +31,8 @@ class Survey:
         lines = [f"{len(self.todo)} to make, {len(self.done)} already done"]
         if self.changed:
             lines.append(f"{self.changed} exist, but made with other settings: made again")
+        if self.killed:
+            lines.append(f"{self.killed} were being made when an earlier process was killed")
         if self.kept:
             lines.append(
                 f"{len(self.kept)} have files that are in no manifest, such as "
@@ -71,6 +75,9 @@ def place(request, row, found: Survey, config: RunConfig, provenance: Provenance
     if not config.resume:
         return found.todo
     same = same_fingerprint(request, row, found.hashes, provenance)
+    if row["status"] == FAILED and row.get("kind") == KILLED:
+        found.killed += 1  # by whom is not known, so it is no reason to leave it
+        return found.todo
     if row["status"] == FAILED:
         return found.failed_before if same and not config.retry_failed else found.todo
     if not same:

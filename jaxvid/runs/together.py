@@ -6,8 +6,9 @@ If one of them dies, JAX ends the others.
 """
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from jaxvid.core.distributed import told
@@ -53,10 +54,20 @@ def follow(load: Callable[[], Generator], requests: Sequence[Request], output: P
     return 0
 
 
-def prefetch(reader: ThreadPoolExecutor, generator: Generator, requests: Sequence[Request]):
-    """Lets the generator read the inputs of the next call, if it can."""
-    if requests and hasattr(generator, "prefetch"):
-        reader.submit(generator.prefetch, list(requests))
+def prefetch(
+    reader: ThreadPoolExecutor, generator: Generator, requests: Sequence[Request]
+) -> Future | None:
+    """Lets the generator read the inputs of the next call, if it can; the result is the seconds."""
+    if not (requests and hasattr(generator, "prefetch")):
+        return None
+    return reader.submit(_read, generator, list(requests))
+
+
+def _read(generator: Generator, requests: list[Request]) -> float:
+    start = time.monotonic()
+    with contextlib.suppress(Exception):  # the call itself will meet it again, and is recorded
+        generator.prefetch(requests)
+    return time.monotonic() - start
 
 
 def begin(generator: Generator, batch: list[Request], halfway: Halfway | None, step: int):

@@ -1,0 +1,61 @@
+"""`events.jsonl`: what happens in a run, line by line, for other programs to follow.
+
+Each line is an object with `time` (seconds since 1970), `share`, `event` and what belongs to it:
+
+| event | with |
+|---|---|
+| start | todo, skipped, broken: numbers of requests |
+| loaded | seconds, devices |
+| done | id, seconds by stage, outputs |
+| failed | id, kind (see causes.py), error |
+| end | done, skipped, failed, seconds by stage, exit_code, stopped |
+
+All processes of a folder append to one file; a kill can leave half a line, which the next one ends.
+"""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from jaxvid.runs.share import Share
+
+NAME, SCALARS = "events.jsonl", "tensorboard"
+
+
+class Events:
+    """Tells of one process; `scalars` also writes seconds of each stage for TensorBoard."""
+
+    def __init__(self, folder: Path, share: Share, scalars: bool = False):
+        self._share, self._done, self._writer = str(share), 0, None
+        self._file = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC)
+        size = os.fstat(self._file).st_size
+        self._begin = "\n" if size and os.pread(self._file, 1, size - 1) != b"\n" else ""
+        if scalars:
+            from tensorboardX import SummaryWriter  # takes seconds to import
+
+            path = folder / SCALARS / f"share-{share.index}-of-{share.count}"
+            self._writer = SummaryWriter(str(path))
+
+    def tell(self, event: str, **facts):
+        line = {"time": round(time.time(), 3), "share": self._share, "event": event, **facts}
+        text = self._begin + json.dumps(line) + "\n"
+        self._begin = ""
+        os.write(self._file, text.encode())
+
+    def done(self, row: Mapping):
+        """row: of the manifest."""
+        self.tell("done", id=row["id"], seconds=row["seconds"], outputs=row["outputs"])
+        self._done += 1
+        if self._writer:
+            for stage, seconds in row["seconds"].items():
+                self._writer.add_scalar(f"seconds/{stage}", seconds, self._done)
+
+    def failed(self, row: Mapping):
+        self.tell("failed", id=row["id"], kind=row["kind"], error=row["error"])
+
+    def close(self):
+        os.close(self._file)
+        if self._writer:
+            self._writer.close()
