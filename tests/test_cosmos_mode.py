@@ -5,7 +5,6 @@ Tests share numbers of views and devices, so that few programs are compiled.
 
 import functools
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -17,10 +16,12 @@ import pytest
 from script import load
 from small_multiview import ROOT, arguments, config, write_spec, write_videos
 from test_kill_resume import check_equal, newest_snapshot
+from test_two_processes import environments
 
 from jaxvid.core.video import probe, read_video
 from jaxvid.core.views import VIEWS
-from jaxvid.cosmos import generate, outputs
+from jaxvid.cosmos import generate, outputs, planning
+from jaxvid.cosmos.dit import DitConfig
 from jaxvid.cosmos.mode import CosmosMode
 from jaxvid.runs.requests import Chunk, Snapshot
 
@@ -223,6 +224,24 @@ def test_files_that_are_not_there(tmp_path):
         CosmosMode(settings)
 
 
+def test_mistakes_of_upstream_can_be_had(folder):
+    """Frames given for each view are then those of the controls, if no others are given."""
+    long = {"enable_autoregressive": True, "inputs": True, "name": "faults.json"}
+    path = spec(folder, TWO, **long)
+    value = json.loads(path.read_text())
+    for name in TWO:
+        value[name]["num_conditional_frames_per_view"] = 1
+    path.write_text(json.dumps(value))
+    for faults, wanted in ((False, "input"), (True, "control")):
+        mode = CosmosMode(config(sampling__specs=f"('{path}',)", sampling__upstream_faults=faults))
+        assert mode.requests()[0].options["given_from"] == wanted
+
+
+def test_the_plan_counts_the_arithmetic_of_the_specification():
+    found = [planning.forward_flops(DitConfig(), views, 28800) for views in (1, 2, 4, 7)]
+    np.testing.assert_allclose(found, [3.33e14, 1.10e15, 3.94e15, 1.146e16], rtol=5e-3)
+
+
 def test_the_plan_tells_what_will_happen(folder, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     path = spec(folder, name="plan.json", enable_autoregressive=True, num_chunks=9)
@@ -261,12 +280,24 @@ def test_the_script_writes_upstreams_files(folder, tmp_path, monkeypatch):
     assert script.sample(words) == 0  # done already
 
 
-def start(path, output) -> subprocess.Popen:
+def start(path, output, processes=1, devices=1, **changes) -> list[subprocess.Popen]:
+    """The script in one process, or in several that make each sample together."""
     words = arguments(sampling__specs=f"('{path}',)", run__output=output, overrides__num_steps=4,
-                      sampling__files="('combined', 'views', 'grid')")  # fmt: skip
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
+                      sampling__files="('combined', 'views', 'grid')", **changes)  # fmt: skip
+    own = {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_DEFAULT_MATMUL_PRECISION": "highest"}
     command = [sys.executable, "scripts/sample.py", *words]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE)
+    return [
+        subprocess.Popen(command, cwd=ROOT, env=environment | own, stdout=subprocess.DEVNULL)
+        for environment in environments(processes)
+    ]
+
+
+def end(processes: list[subprocess.Popen]):
+    try:
+        assert [process.wait(400) for process in processes] == [0] * len(processes)
+    finally:
+        for process in processes:
+            process.kill()
 
 
 @pytest.mark.slow
@@ -275,12 +306,26 @@ def test_a_long_video_killed_in_its_second_chunk(folder, tmp_path):
     changes = {"enable_autoregressive": True, "num_chunks": 12}
     path = write_spec(folder, videos, "killed.json", **changes)
     whole, disturbed = tmp_path / "whole", tmp_path / "disturbed"
-    assert start(path, whole).wait(400) == 0
-    process = start(path, disturbed)
+    end(start(path, whole))
+    (process,) = start(path, disturbed)
     while process.poll() is None and newest_snapshot(disturbed) < 1:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert newest_snapshot(disturbed) in range(1, 11) and not list(disturbed.glob("clip/*"))
-    assert start(path, disturbed).wait(400) == 0
+    end(start(path, disturbed))
     check_equal(disturbed, whole)
+
+
+@pytest.mark.slow
+def test_two_processes_make_a_sample_together(folder, tmp_path):
+    changes = {"enable_autoregressive": True, "num_conditional_frames": 1}
+    path = spec(folder, inputs=True, name="together.json", **changes)
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    end(start(path, alone))
+    end(start(path, both, processes=2, devices=2, run__hosts="together"))
+    row = json.loads((both / "manifest.jsonl").read_text())
+    assert row["devices"] == "4 x cpu"
+    for file in (p for p in alone.glob("clip/*.mp4")):
+        found = read_video(both / "clip" / file.name).astype(int)
+        assert np.abs(found - read_video(file)).mean() < 0.5

@@ -5,9 +5,9 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from jaxvid.core.distributed import agreed, place, whole
 from jaxvid.core.mesh import replicated
 from jaxvid.core.video import FFMPEG_SCALER, iter_video
 from jaxvid.core.views import IDS
@@ -24,7 +24,7 @@ from jaxvid.wan.resize import resize_uint8
 def load(settings: Settings, requests: Sequence[Request], devices=None) -> "Generator":
     """Embeddings of all prompts of the requests, then the networks on the devices.
 
-    devices: of the mesh; None for all of this process.
+    devices: of the mesh; None for all.
     """
     prompts = [request.options["prompt"] for request in requests if not request.error]
     wanted = [*prompts, conditions.EMPTY, conditions.NEGATIVE]
@@ -40,7 +40,7 @@ class Generator:
         """embeddings: of all texts that will be asked for, (512, c) each; devices: see load."""
         self.settings = settings
         self.mesh = sampling_mesh(settings, devices)
-        self.devices = f"{self.mesh.size} x {jax.local_devices()[0].device_kind}"
+        self.devices = f"{self.mesh.size} x {jax.devices()[0].device_kind}"
         self.params = networks.load_transformer(settings, self.mesh)
         self.vae = networks.load_vae(settings, self.mesh)
         width = settings.network.text_in
@@ -57,7 +57,7 @@ class Generator:
         if not width:
             return embedding
         found = programs.text_context(self.settings.network, self.params, self.place(embedding))
-        return np.asarray(found)
+        return whole(found)
 
     def group(self, request: Request) -> str:
         """Samples never share a call."""
@@ -84,14 +84,13 @@ class Generator:
 
     def place(self, array) -> jax.Array:
         """The array, whole on every device."""
-        return jax.device_put(array, replicated(self.mesh))
+        return place(np.asarray(array), replicated(self.mesh))
 
     def encode(self, frames: np.ndarray) -> np.ndarray:
         """Latents (v, t, h, w, c) of uint8 frames (v, t, h, w, 3), a few views at a time."""
         call = functools.partial(programs.encode, self.settings.vae, self.vae)
-        return np.concatenate([np.asarray(call(part)) for part in self._groups(frames)])[
-            : len(frames)
-        ]
+        found = [whole(call(part)) for part in self._groups(frames)]
+        return np.concatenate(found)[: len(frames)]
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
         """uint8 frames (v, t, h, w, 3) of latents (v, t, h, w, c), a few views at a time.
@@ -104,7 +103,7 @@ class Generator:
             frames, finite = programs.decode(settings.vae, settings.sampling.pixels, self.vae, part)
             if not finite:
                 raise ValueError("the sampled frames hold NaN or infinite values")
-            found.append(np.asarray(frames))
+            found.append(whole(frames))
         return np.concatenate(found)[: len(latents)]
 
     def _groups(self, views: np.ndarray) -> Iterator[jax.Array]:
@@ -141,7 +140,8 @@ class Video:
         """Frames of the "control" or "input" videos, uint8 (v, t, h, w, 3) of the wanted size."""
         every = self.request.options["every"]
         paths = [self.request.inputs[f"{name}_{kind}"] for name in self.names]
-        return np.stack([_read(path, start, count, every, *self.size) for path in paths])
+        with agreed():
+            return np.stack([_read(path, start, count, every, *self.size) for path in paths])
 
     def pieces(self, first: int, past: np.ndarray) -> Iterator[Chunk | Stage | Snapshot]:
         """The chunks from `first` on, which begins with the frames `past`."""
@@ -156,8 +156,8 @@ class Video:
     def files(self, piece: Piece) -> Iterator[Chunk]:
         """New frames for each of the request's files."""
         wanted = self.request.outputs
-        safety = self.settings.safety
-        frames = np.stack([safety.admitted(view) for view in piece.frames])
+        with agreed():
+            frames = np.stack(list(map(self.settings.safety.admitted, piece.frames)))
         if "combined" in wanted:  # one view after another, which a file of parts can put in order
             whole = self.layout.chunks == 1
             yield from (Chunk(0, "combined", part) for part in (frames if whole else [frames]))
@@ -172,13 +172,13 @@ class Video:
 
     def make(self, window: Window) -> Iterator[Stage]:
         """Makes a chunk: yields how far it is and returns its frames, uint8 (v, t, h, w, 3)."""
-        place, told = self.generator.place, f"chunk {window.chunk + 1}/{self.layout.chunks}"
+        put, told = self.generator.place, f"chunk {window.chunk + 1}/{self.layout.chunks}"
         done = window.chunk / self.layout.chunks
         yield Stage(f"{told}: encoding", done)
         self.controls = self.read("control", window.start, self.layout.frames)
-        control = place(self.generator.encode(self.controls)[None])
-        given = sample.Given(*map(place, self.given(window)))
-        begin, fresh = place(self.noise(window.chunk)), lambda i: self.noise(window.chunk, i + 1)
+        control = put(self.generator.encode(self.controls)[None])
+        given = sample.Given(*map(put, self.given(window)))
+        begin, fresh = self.noise(window.chunk), lambda i: self.noise(window.chunk, i + 1)
         with jax.set_mesh(self.generator.mesh):
             velocity = functools.partial(self.velocity, self.scene(control))
             states = sample.sample(velocity, programs.advance, self.steps, begin, given, fresh)
@@ -188,7 +188,7 @@ class Video:
             with jax.set_mesh(self.generator.mesh):
                 state = jax.block_until_ready(next(states))
         yield Stage(f"{told}: decoding", done + 1 / self.layout.chunks)
-        return self.generator.decode(np.asarray(state.x[0]))
+        return self.generator.decode(whole(state.x)[0])
 
     def velocity(self, scene: programs.Scene, kind, x, timestep, given, begin) -> jax.Array:
         together = passes_together(self.settings, self.generator.mesh)
@@ -214,13 +214,14 @@ class Video:
             clean[:, :most] = self.generator.encode(window.past[:, :pixels])
         return clean[None], conditions.given_mask(latent, frames)[None]
 
-    def noise(self, chunk: int, draw: int = 0):
+    def noise(self, chunk: int, draw: int = 0) -> jax.Array:
         """(1, v, t, h, w, c) at the start of a chunk, or what is added after a step."""
         seed, shape = self.request.seed, self.settings.latent_shape
         ranks = self.settings.sampling.upstream_ranks
         if ranks and not draw:
-            return noise.of_upstream(seed + chunk, ranks, len(self.ids), shape)
-        found = noise.of_request(seed, self.request.id, self.ids, chunk, shape, draw)
+            found = noise.of_upstream(seed + chunk, ranks, len(self.ids), shape)
+        else:
+            found = noise.of_request(seed, self.request.id, self.ids, chunk, shape, draw)
         return self.generator.place(found)
 
     def scene(self, control: jax.Array) -> programs.Scene:
@@ -230,13 +231,13 @@ class Video:
             conditions.assemble(words[text], words[conditions.EMPTY], slot, len(self.ids))
             for text in (self.request.options["prompt"], conditions.NEGATIVE)
         ]
-        spec, place = self.request.options["spec"], self.generator.place
+        spec, put = self.request.options["spec"], self.generator.place
         scalars = (spec["guidance"], spec["control_weight"])
         return programs.Scene(
-            place(np.stack(texts)),
+            put(np.stack(texts)),
             control,
-            place(np.asarray(self.ids, np.int32)),
-            *(place(jnp.float32(number)) for number in scalars),
+            put(np.asarray(self.ids, np.int32)),
+            *(put(np.float32(number)) for number in scalars),
         )
 
 

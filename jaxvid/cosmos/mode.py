@@ -15,7 +15,7 @@ from jaxvid.runs.requests import Request
 class CosmosMode:
     """See runs.mode.Mode."""
 
-    together = False
+    together = True
 
     def __init__(self, config: ConfigDict):
         self.settings = sampling_settings(config)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvid.core import checkpoint
+from jaxvid.core.distributed import place
 from jaxvid.core.mesh import replicated, shardings
 from jaxvid.core.random_tree import draw
 from jaxvid.cosmos import dit, files, keys, model
@@ -56,24 +57,24 @@ def load_transformer(settings: Settings, mesh) -> dict:
     path = Path(models.transformer).expanduser()
     if is_ours(path):
         like = jax.tree.map(
-            lambda a, place: jax.ShapeDtypeStruct(a.shape, models.dtype, sharding=place),
+            lambda a, where: jax.ShapeDtypeStruct(a.shape, models.dtype, sharding=where),
             abstract,
             places,
         )
         return checkpoint.restore(path, like)
     params, _ = files.read_network(path, settings_of(models))
     cast = jax.tree.map(lambda a: np.asarray(a, jnp.dtype(models.dtype)), params)
-    return jax.device_put(cast, places)
+    return place(cast, places)
 
 
 def load_vae(settings: Settings, mesh) -> dict:
     """Parameters of encoder and decoder, on every device of the mesh."""
-    models, place = settings.models, replicated(mesh)
+    models, whole = settings.models, replicated(mesh)
     if models.random:
         abstract = vae.abstract_parameters(settings.vae)
-        places = jax.tree.map(lambda _: place, abstract)
+        places = jax.tree.map(lambda _: whole, abstract)
         return draw(abstract, models.random_seed, models.dtype, places)
-    return vae_keys.load(models.vae, models.dtype, place)[1]
+    return vae_keys.load(models.vae, models.dtype, whole)[1]
 
 
 def identity(settings: Settings) -> dict:

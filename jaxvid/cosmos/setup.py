@@ -75,12 +75,12 @@ def build_section(cls, config: ConfigDict, name: str):
 
 
 def sampling_mesh(settings: Settings, devices=None) -> Mesh:
-    """The mesh of all devices of this process, unless others are given.
+    """The mesh of all devices of the JAX run, unless others are given.
 
     Raises:
       ValueError: it does not fit the devices, or has nothing to do for some of them.
     """
-    mesh = make_mesh(settings.mesh, jax.local_devices() if devices is None else devices)
+    mesh = make_mesh(settings.mesh, jax.devices() if devices is None else devices)
     data, passes = mesh.shape["data"], settings.sampling.guidance_passes
     if data > 2:
         raise ValueError(
