@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
-from jaxvid.fdm.unet import RelativePositions, UNetConfig, encoding_block, layout, linear
+from jaxvid.fdm.layers import RelativePositions, linear
+from jaxvid.fdm.unet import UNetConfig, encoding_block, layout
 
 
 def sinusoid(positions, width: int, max_period: float = 10000.0):

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from checks.fdm_networks import load, process_of, video
+from checks.fdm_diffusion import process_of
+from checks.fdm_networks import load, video
 from jaxvid.fdm import marking, sampler
 from jaxvid.fdm.schemes import make_scheme
 
