@@ -1,6 +1,7 @@
 """Trains a model.
 
 python scripts/train.py --config=configs/fdm_demo_train.py --config.run.output=DIR
+python scripts/train.py --config=configs/longlive_train.py:dmd
 
 Flags of FDM's `video_train.py` are accepted as well (README, section "Coming from FDM").
 """
@@ -14,9 +15,13 @@ from jaxvid.core.config import parse_arguments
 from jaxvid.core.program import main
 from jaxvid.fdm import training_run as fdm
 from jaxvid.fdm.flags import training_overrides
+from jaxvid.longlive import train_run as longlive
 from jaxvid.runs.training import System, run
 
-SYSTEMS = {"fdm": fdm.from_config}
+SYSTEMS = {
+    "fdm": fdm.from_config,
+    "longlive": longlive.from_config,
+}
 
 
 def train(argv: list[str]) -> int:

@@ -24,7 +24,7 @@ def train_block(
     text,
     noise,
     context_noise,
-    exit_step: int,
+    exit_step,
     leaky: bool = False,
 ):
     """One block with a gradient.
@@ -32,9 +32,11 @@ def train_block(
     Args:
       state: its cache holds no gradient, unless `leaky`; its text is not used.
       text: (b, m, text_width) embeddings, or keys that were made of them with a gradient.
-      noise: (e + 1, b, t, h, w, c) what the block starts from, and what is added after each step
-        before the exit step e.
+      noise: (e + 1 or more, b, t, h, w, c) what the block starts from, and what is added after
+        each step before the exit step e.
       context_noise: (b, t, h, w, c) for the pass that writes the cache.
+      exit_step: int or () int, the index of the step with a gradient; it may be traced, so that
+        one program serves all.
       leaky: a fault of upstream: gradients reach the exit steps of earlier blocks through the
         cache, whose values are those of the later, clean pass.
     Returns:
@@ -48,17 +50,21 @@ def train_block(
         network.text_keys(fixed, text) if not isinstance(text, KV) else text
     )
     call = functools.partial(network.forward, frames=frames, end=end)
-    x = noise[0]
-    for step in range(exit_step):
-        velocity, cache = call(fixed, x, levels.timesteps[step], keys, cache)
-        clean = flow.clean_of(x, velocity, levels.sigmas[step])
-        x = flow.add_noise(clean, noise[step + 1], levels.sigmas[step + 1])
-    timestep, x = levels.timesteps[exit_step], jax.lax.stop_gradient(x)
+    timesteps, sigmas = map(jnp.asarray, levels)
+
+    def step_down(step, carry):
+        x, cache = carry
+        velocity, cache = call(fixed, x, timesteps[step], keys, cache)
+        clean = flow.clean_of(x, velocity, sigmas[step])
+        return flow.add_noise(clean, noise[step + 1], sigmas[step + 1]), cache
+
+    x, cache = jax.lax.fori_loop(0, exit_step, step_down, (noise[0], cache))
+    timestep, x = timesteps[exit_step], jax.lax.stop_gradient(x)
     if leaky:
         velocity, leak = call(params, x, timestep, text, state.cache)
     else:
         velocity, _ = call(params, x, timestep, text, None, frozen=cache)
-    clean = flow.clean_of(x, velocity, levels.sigmas[exit_step])
+    clean = flow.clean_of(x, velocity, sigmas[exit_step])
     sigma = flow.sigma_at(config.context_timestep, config.shift)
     context = jax.lax.stop_gradient(flow.add_noise(clean, context_noise, sigma))
     _, cache = call(fixed, context, config.context_timestep, keys, cache)
@@ -69,12 +75,12 @@ def train_block(
 
 
 def train_chunk(
-    network, config, params, state, text, noise, context_noise, exit_step: int, leaky: bool = False
+    network, config, params, state, text, noise, context_noise, exit_step, leaky: bool = False
 ):
     """Some blocks, one after the other.
 
     Args:
-      noise: (blocks, e + 1, b, t, h, w, c); context_noise: (blocks, b, t, h, w, c).
+      noise: (blocks, e + 1 or more, b, t, h, w, c); context_noise: (blocks, b, t, h, w, c).
       others: as `train_block`.
     Returns:
       The state and the chunk (b, blocks * t, h, w, c).
@@ -96,7 +102,7 @@ def train_chunk_with_switch(
     texts,
     noise,
     context_noise,
-    exit_step: int,
+    exit_step,
     switch_block: int,
     frame: int,
 ):

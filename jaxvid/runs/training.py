@@ -59,14 +59,16 @@ class System(Protocol):
         """Writes models to sample from; every process calls it."""
 
 
-def run(system: System) -> State:
+def run(system: System, devices: Sequence[jax.Device] | None = None) -> State:
     """Trains until `loop.steps`; continues the run found in `run.output`.
 
+    Args:
+      devices: to use, by default all.
     Raises:
       ValueError: settings, data or the checkpoint to start from do not fit.
       training_log.DivergedError: the loss is no longer finite.
     """
-    mesh = make_mesh(system.mesh)
+    mesh = make_mesh(system.mesh, devices)
     system.open(mesh)
     with sole_user(system.run.folder), jax.set_mesh(mesh):
         return _loop(system, *start(system))

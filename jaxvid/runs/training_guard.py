@@ -48,13 +48,17 @@ def check_same(folder: Path, wanted: Mapping[str, Mapping], info: Mapping) -> No
         if section not in found:
             raise ValueError(f"{folder} holds a run of another kind; use another run.output")
         for field, value in fields.items():
-            old = found[section].get(field)
-            old = tuple(old) if isinstance(old, list) else old
+            old = _tuples(found[section].get(field))
             if old != value:
                 raise ValueError(
                     f"{folder} holds a run with {section}.{field}={old!r}, not {value!r}; "
                     "use its settings or another run.output"
                 )
+
+
+def _tuples(value):
+    """A value that came through JSON, with its lists as the tuples that they were."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 class StopSignal:

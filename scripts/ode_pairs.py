@@ -1,0 +1,53 @@
+"""Makes ODE pairs, from which a causal generator is made of a bidirectional one.
+
+python scripts/ode_pairs.py --config=configs/longlive_train.py:ode --output=outputs/ode_pairs
+
+Noise is carried along the flow of `models.transformer`, in float32, for every prompt of
+`data.prompts`; what is there already is not made again. `--steps`, `--shift`, `--guidance`:
+of Euler's method; `--limit`: only so many prompts; `--batch_size`: videos at a time.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from jaxvid.core import distributed
+from jaxvid.core.config import parse_arguments
+from jaxvid.core.files import check_writable
+from jaxvid.core.program import main
+from jaxvid.longlive.ode_pairs import PairsConfig
+from jaxvid.longlive.pair_making import make_pairs
+from jaxvid.longlive.train_setup import training_setup
+
+
+def flags() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, exit_on_error=False)
+    parser.add_argument("--output", required=True, type=Path)
+    parser.add_argument("--steps", type=int, default=48)
+    parser.add_argument("--shift", type=float, default=8.0)
+    parser.add_argument("--guidance", type=float, default=6.0)
+    parser.add_argument("--limit", type=int, default=0)
+    parser.add_argument("--batch_size", type=int, default=1)
+    return parser
+
+
+def pairs(argv: list[str]) -> int:
+    """Config, checks, videos; returns the exit code."""
+    config, rest = parse_arguments(argv)
+    try:
+        args, unknown = flags().parse_known_args(rest)
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error)) from None
+    if unknown:
+        raise ValueError(f"unknown argument {unknown[0]}")
+    config.run.output = str(args.output)
+    check_writable(args.output.expanduser(), "--output")
+    setup = training_setup(config)
+    how = PairsConfig(args.steps, args.shift, args.guidance)
+    distributed.keep_compilations()
+    make_pairs(setup, how, args.output.expanduser(), args.limit, args.batch_size)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(pairs))
