@@ -22,6 +22,7 @@ from jaxvid.wan import vae
 RATE = 400e12  # FLOP/s of a device that times are told for; an H200 reaches more, if busy
 PASSES = {"guided": 2, "plain": 1, "reused": 0}  # of a step
 LIVE = 10  # arrays of all tokens that live at a time, beside the hints, about
+OTHER = 2**28  # bytes of programs and latents
 WIDEST = 12  # buffers of the VAE's largest activation that live at a time, about
 
 
@@ -31,6 +32,7 @@ def plan(settings: Settings, wanted: Sequence[Request]) -> plans.Plan:
     mesh = sampling_mesh(settings)
     pieces = {len(r.options["views"]) for r in wanted}
     coding = functools.cache(functools.partial(_vae_flops, settings)) if wanted else None
+    parts = memory_parts(settings, mesh, max(pieces, default=1))
     flops = [request_flops(settings, request, coding) for request in wanted]
     return plans.Plan(
         frames=tuple(
@@ -38,8 +40,9 @@ def plan(settings: Settings, wanted: Sequence[Request]) -> plans.Plan:
             for request, cost in zip(wanted, flops, strict=True)
         ),
         flops=sum(flops),
-        memory_bytes=memory_bytes(settings, mesh, max(pieces, default=1)),
-        available_bytes=(jax.local_devices()[0].memory_stats() or {}).get("bytes_limit"),
+        memory_bytes=sum(parts.values()),
+        memory_parts=parts,
+        available_bytes=plans.device_bytes(),
         compilations=_compilations(settings, wanted, len(pieces)),
         tokens=sum(r.options["chunks"] * tokens_of(settings, len(r.options["views"]))
                    for r in wanted),
@@ -105,8 +108,8 @@ def forward_flops(config: DitConfig, views: int, tokens: int) -> float:
     return float(blocks * (linear + attended + words) + hints)
 
 
-def memory_bytes(settings: Settings, mesh: Mesh, views: int) -> int:
-    """About what a device needs: parameters, and the larger of denoising and VAE."""
+def memory_parts(settings: Settings, mesh: Mesh, views: int) -> dict[str, int]:
+    """About what a device needs in bytes: what stays, and the most that comes and goes."""
     network, width = settings.network, 2 if settings.models.dtype == "bfloat16" else 4
     size = lambda tree: sum(a.size for a in jax.tree.leaves(tree)) * width  # noqa: E731
     params = size(model.abstract_parameters(network)) // mesh.shape["tensor"]
@@ -114,13 +117,13 @@ def memory_bytes(settings: Settings, mesh: Mesh, views: int) -> int:
     split = mesh.shape["view"] * mesh.shape["seq"] * mesh.shape["tensor"]
     batch = 2 if passes_together(settings, mesh) else 1
     array = batch * tokens_of(settings, views) * network.width * width // mesh.shape["data"]
-    ratio = network.mlp / network.width
-    denoise = array * (LIVE + ratio + len(network.hinted)) / split
-    denoise += 2 * array / mesh.shape["tensor"] * (split > 1)  # keys and values of all devices
+    step = array * (LIVE + network.mlp / network.width + len(network.hinted)) / split
+    step += 2 * array / mesh.shape["tensor"] * (split > 1)  # keys and values of all devices
     pixels = settings.sampling.height * settings.sampling.width * settings.vae.time_stride
     coding = WIDEST * pixels * settings.vae.width * width
     coding //= mesh.shape["seq"] * mesh.shape["tensor"]
-    return int(params + max(denoise, coding) + 2**28)
+    most, what = max((step, "a step"), (coding, "the VAE"))
+    return {"weights": params, what: int(most), "other": OTHER}
 
 
 def passes_of(settings: Settings, request: Request) -> int:

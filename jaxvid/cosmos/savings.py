@@ -27,8 +27,8 @@ SMALL = (  # of that config: one chunk, and as many steps as the release takes
 )
 OPTIONS = (
     (),
-    ("sampler.guidance_to=0.5",),
-    ("sampler.guidance_from=0.95",),
+    ("sampler.guidance_to=0.8",),
+    ("sampler.guidance_from=0.95", "sampler.guidance_to=0.5"),
     ("sampler.evaluate_every=2",),
     ("sampler.evaluate_every=3",),
     ("overrides.num_steps=18",),
