@@ -11,7 +11,7 @@ from jaxvid.cosmos.dit import DitConfig, tiny
 
 CONFIG = tiny(depth=2, views=7, text_in=6, width=32, mlp=32)
 CROSS = tiny(depth=2, views=3, text_in=6, mlp=32, view_channels=0, modalities=1, hint=False,
-             neighbours=((1, 2), (0,), ()))  # fmt: skip
+             view_modulation=True, neighbours=((1, 2), (0,), ()))  # fmt: skip
 
 
 def parameters(config: DitConfig, seed: int = 0) -> dict:

@@ -63,7 +63,8 @@ class DitConfig:
     text_in: int = 100352  # width of the embeddings; 0: they come as the blocks want them
     text_width: int = 1024  # of the words that blocks attend to
     views: int = 7  # cameras that have an id, 0 to views - 1
-    view_channels: int = 7  # learned channels of a view; 0: views are known by the modulation
+    view_channels: int = 7  # learned channels of a view; 0: none
+    view_modulation: bool = False  # cross-view variant: views add to shift, scale and gate
     neighbours: tuple[tuple[int, ...], ...] = ()  # cross-view variant: ids that each id looks at
     stretch: tuple[float, ...] = (1 / 3, 3.0, 3.0)  # of RoPE along frames, rows, columns
     control_every: int = 7  # control blocks belong to every so manieth block,
@@ -194,7 +195,7 @@ class Dit(nn.Module):
             self.text = nn.Dense(config.text_width, dtype=dtype)
         if config.view_channels:
             self.view_embedding = nn.Embed(config.views, config.view_channels)
-        if config.cross_view:
+        if config.view_modulation:
             self.view_rows = nn.Embed(config.views, width)
             self.view_modulation = nn.Dense(9 * width, dtype=jnp.float32)
         if config.hint:
@@ -307,7 +308,7 @@ class Dit(nn.Module):
 
     def _view_modulation(self, view_ids):
         """(v, 9 * c) shift, scale and gate of the three branches that views add, if they do."""
-        if not self.config.cross_view:
+        if not self.config.view_modulation:
             return None
         rows = self.view_modulation(self.view_rows(view_ids))
         missing = -len(view_ids) % axis_size("view")

@@ -141,10 +141,12 @@ def _config(shape: _Shapes, settings: dict) -> DitConfig:
     patch = settings.get("patch_spatial", 2)
     channels = shape("final_layer.linear.weight")[0] // patch**2
     cross_view = "blocks.0.cross_view_attn.q_proj.weight" in shape
+    views, view_channels = settings.get("n_cameras_emb", 7), 0
     if "view_embeddings.weight" in shape:
         views, view_channels = shape("view_embeddings.weight")
-    else:
-        views, view_channels = shape("adaln_view_embedder.weight")[0], 0
+    modulated = "adaln_view_embedder.weight" in shape
+    if modulated:
+        views = shape("adaln_view_embedder.weight")[0]
     if inputs != patch**2 * (channels + 2 + view_channels):
         raise ValueError(f"x_embedder has {inputs} inputs, which does not fit {channels} channels")
     control = shape("control_embedder.proj.1.weight")[1] // patch**2 - 2 - view_channels
@@ -164,6 +166,7 @@ def _config(shape: _Shapes, settings: dict) -> DitConfig:
         text_width=shape("blocks.0.cross_attn.k_proj.weight")[1],
         views=views,
         view_channels=view_channels,
+        view_modulation=modulated,
         neighbours=_neighbours(settings, views) if cross_view else (),
         stretch=(
             float(settings.get("rope_t_extrapolation_ratio", stretch)),
