@@ -7,9 +7,9 @@ import sys
 import jax
 import numpy as np
 import pytest
+import script
 import small_longlive
 import yaml
-from test_bad_input import script
 
 from jaxvid.core import program, torch_file
 from jaxvid.core.config import parse_arguments
@@ -248,7 +248,7 @@ def refusal(monkeypatch, capsys):
 
     def call(argv):
         monkeypatch.setattr(sys, "argv", ["sample.py", *map(str, argv)])
-        assert program.main(script("sample").sample) == 2
+        assert program.main(script.load("sample").sample) == 2
         line = capsys.readouterr().err
         assert line.count("\n") == 1
         return line
@@ -264,7 +264,7 @@ LONG = "wet " * 200
     [
         ({"sampling.pixel_frames": 50}, "50 frames do not fit the VAE: use 2 * k + 1, e.g. 49"),
         ({"sampling.height": 17}, "17x32 pixels do not fit the VAE: use multiples of 2"),
-        ({"sampling.height": 18}, "no multiple of the patch (1, 2, 2)"),
+        ({"sampling.height": 18}, "use a multiple of 4 as height"),
         ({"rollout.window": 4}, "window=4 is smaller than block=3 plus sink=2"),
         ({"sampling.latent_frames": 1030}, "1032 latent frames are more than the 1024"),
         ({"sampling.prompt": ""}, "sampling.prompt: the prompt is empty"),

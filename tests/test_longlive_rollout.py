@@ -283,5 +283,5 @@ def test_errors_are_one_line():
         rollout.RolloutConfig(window=5)
     with pytest.raises(ValueError, match="have to fall"):
         rollout.RolloutConfig(steps=(500, 1000))
-    with pytest.raises(ValueError, match="multiples of 16"):
+    with pytest.raises(ValueError, match="are no multiples of the patch"):
         CONFIG.grid(3, 5, 4)

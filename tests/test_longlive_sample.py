@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import script
 import small_longlive
 import yaml
-from test_bad_input import script
 
 from jaxvid.core.video import probe, read_video, to_uint8
 from jaxvid.longlive import benchmark, models, rollout, sample, shapes
@@ -47,7 +47,7 @@ def devices(monkeypatch, count: int):
 def run(output: Path, **changes) -> dict[str, np.ndarray]:
     """Runs the script; returns its videos by file name."""
     argv = small_longlive.arguments(run__output=output, **changes)
-    assert script("sample").sample(argv) == 0
+    assert script.load("sample").sample(argv) == 0
     return {path.name: read_video(path) for path in output.rglob("*.mp4")}
 
 
@@ -261,7 +261,7 @@ def test_upstream_files_and_config(tmp_path):
     argv += [f"--config.models.tokenizer={files['tokenizer']}"]
     argv += [f"--config.models.embeddings={tmp_path / 'embeddings'}"]
     argv += [f"--config.sampling.{name}={value}" for name, value in more.items()]
-    assert script("sample").sample(argv) == 0
+    assert script.load("sample").sample(argv) == 0
     (video,) = (tmp_path / "videos").glob("*.mp4")
     assert video.name == "rank0-0-0_lora.mp4" and read_video(video).std() > 1
     assert len(list((tmp_path / "embeddings").iterdir())) == 1

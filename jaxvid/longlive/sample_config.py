@@ -131,6 +131,12 @@ class Settings:
 
     def __post_init__(self):
         height, width = self.vae.latent_size(self.sampling.height, self.sampling.width)
+        units = [self.vae.space_stride * size for size in self.network.patch[1:]]
+        if self.sampling.height % units[0] or self.sampling.width % units[1]:
+            raise ValueError(
+                f"{self.sampling.height}x{self.sampling.width} pixels do not fit the transformer: "
+                f"use a multiple of {units[0]} as height and one of {units[1]} as width"
+            )
         self.network.grid(self.rollout.block, height, width)
         if self.network.channels != self.vae.latent_channels:
             raise ValueError(

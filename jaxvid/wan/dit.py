@@ -65,8 +65,8 @@ class WanConfig:
         sizes = (frames, height, width)
         if any(size % part or not size for size, part in zip(sizes, self.patch, strict=True)):
             raise ValueError(
-                f"latents of {frames} frames {height}x{width} are no multiple of the patch "
-                f"{self.patch}: frames of video need sides that are multiples of 16"
+                f"latents of {frames} frames {height}x{width} are no multiples of the patch "
+                f"{self.patch}: use multiples"
             )
         return tuple(size // part for size, part in zip(sizes, self.patch, strict=True))
 
