@@ -1,18 +1,20 @@
 """All tests run on the CPU with 8 devices and exact float32 products.
 
 Programs compiled once are shared by all tests of a run, their worker processes and the scripts
-they start, through JAX's persistent cache in a folder that vanishes with the run.
+they start, through JAX's persistent cache in a folder that vanishes with the run. Most run only a
+few times, so XLA is told not to spend long on making them fast.
 """
 
 import os
 import shutil
 import tempfile
 
-import jax
-
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 _own = "" if CACHE in os.environ else tempfile.mkdtemp(prefix="jaxvid-tests-")
 os.environ[CACHE] = os.environ.get(CACHE) or _own  # workers and scripts inherit it
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # likewise; before JAX is imported
+
+import jax  # noqa: E402
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
