@@ -151,6 +151,20 @@ def test_long_videos_go_on_where_they_were(folder):
         np.testing.assert_array_equal(again[name], frames)
 
 
+def test_chunks_without_overlap_go_on_too(folder):
+    long = {"enable_autoregressive": True, "chunk_overlap": 0, "seed": 2}
+    path = spec(folder, TWO, name="apart.json", **long)
+    found, items = made(path)
+    assert found["rear"].shape == (6, 16, 32, 3)
+    (place,) = [i for i, item in enumerate(items) if isinstance(item, Snapshot)]
+    assert all(a.size for a in jax.tree.leaves(items[place].tree))
+    mode = CosmosMode(config(sampling__specs=f"('{path}',)"))
+    (request,) = mode.requests()
+    generator = generate.load(mode.settings, [request], jax.devices()[:1])
+    rest = generator.resume([request], items[place].info, lambda like: items[place].tree)
+    np.testing.assert_array_equal(together(rest)["rear"], found["rear"][3:])
+
+
 def test_given_frames_come_through(folder):
     """Not quite: the first level is 0.9998 of noise, but the sample starts as all noise."""
     path = spec(folder, TWO, inputs=True, num_conditional_frames=1, name="given.json")

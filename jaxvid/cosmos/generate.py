@@ -78,9 +78,10 @@ class Generator:
         """The same from a Snapshot on."""
         (request,) = batch
         video = Video(self, request)
-        shape = (len(video.names), video.layout.overlap, *video.size, 3)
-        past = restore({"past": jax.ShapeDtypeStruct(shape, np.uint8)})["past"]
-        yield from video.pieces(info["chunk"] + 1, np.asarray(past))
+        past = np.zeros((len(video.names), video.layout.overlap, *video.size, 3), np.uint8)
+        like = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), kept(past))
+        kept_past = np.asarray(restore(like)["past"])
+        yield from video.pieces(info["chunk"] + 1, kept_past if past.size else past)
 
     def place(self, array) -> jax.Array:
         """The array, whole on every device."""
@@ -89,7 +90,8 @@ class Generator:
     def encode(self, frames: np.ndarray) -> np.ndarray:
         """Latents (v, t, h, w, c) of uint8 frames (v, t, h, w, 3), a few views at a time."""
         call = functools.partial(programs.encode, self.settings.vae, self.vae)
-        found = [whole(call(part)) for part in self._groups(frames)]
+        with jax.set_mesh(self.mesh):
+            found = [whole(call(part)) for part in self._groups(frames)]
         return np.concatenate(found)[: len(frames)]
 
     def decode(self, latents: np.ndarray) -> np.ndarray:
@@ -100,7 +102,10 @@ class Generator:
         """
         settings, found = self.settings, []
         for part in self._groups(latents):
-            frames, finite = programs.decode(settings.vae, settings.sampling.pixels, self.vae, part)
+            with jax.set_mesh(self.mesh):
+                frames, finite = programs.decode(
+                    settings.vae, settings.sampling.pixels, self.vae, part
+                )
             if not finite:
                 raise ValueError("the sampled frames hold NaN or infinite values")
             found.append(whole(frames))
@@ -151,7 +156,7 @@ class Video:
                 continue
             yield from self.files(item)
             if item.chunk + 1 < self.layout.chunks:
-                yield Snapshot({"past": item.past}, {"chunk": item.chunk})
+                yield Snapshot(kept(item.past), {"chunk": item.chunk})
 
     def files(self, piece: Piece) -> Iterator[Chunk]:
         """New frames for each of the request's files."""
@@ -166,6 +171,8 @@ class Video:
                 yield Chunk(0, name, view)
         if "grid" in wanted:
             yield Chunk(0, "grid", outputs.square_grid(frames))
+        if "around" in wanted:
+            yield Chunk(0, "around", outputs.around_grid(frames, self.ids))
         if "control_grid" in wanted:
             controls = self.controls[:, self.layout.new(piece.chunk) :]
             yield Chunk(0, "control_grid", outputs.with_controls(frames, controls, self.ids))
@@ -239,6 +246,11 @@ class Video:
             put(np.asarray(self.ids, np.int32)),
             *(put(np.float32(number)) for number in scalars),
         )
+
+
+def kept(past: np.ndarray) -> dict:
+    """What a Snapshot holds of the frames that the next chunk begins with, if there are any."""
+    return {"past": past if past.size else np.zeros(1, np.uint8)}
 
 
 def _read(path: str, start: int, count: int, every: int, height: int, width: int) -> np.ndarray:
