@@ -3,6 +3,8 @@
 python scripts/sample.py --config=configs/cosmos_multiview.py:tiny
 python scripts/sample.py --config=configs/cosmos_multiview.py \\
   --config.sampling.specs=data/multiview/crossing.json
+python scripts/sample.py --config=configs/cosmos_multiview.py:multirun \\
+  --config.multirun.controls=controls --config.multirun.prompts=prompts
 """
 
 from ml_collections import ConfigDict
@@ -10,6 +12,7 @@ from ml_collections import ConfigDict
 from jaxvid.core.config import section
 from jaxvid.core.mesh import MeshConfig
 from jaxvid.cosmos.dit import DitConfig
+from jaxvid.cosmos.multirun import MultirunConfig
 from jaxvid.cosmos.prompts import PromptConfig
 from jaxvid.cosmos.safety import SafetyConfig
 from jaxvid.cosmos.sample import SamplerConfig
@@ -19,7 +22,7 @@ from jaxvid.cosmos.text import TextConfig
 from jaxvid.runs.config import RunConfig
 from jaxvid.wan.vae import VaeConfig
 
-VARIANTS = ("tiny", "multiview", "autoregressive", "cross_view")
+VARIANTS = ("tiny", "multiview", "autoregressive", "cross_view", "multirun")
 
 
 def get_config(variant: str = "multiview") -> ConfigDict:
@@ -35,6 +38,7 @@ def get_config(variant: str = "multiview") -> ConfigDict:
     config.vae = section(VaeConfig)
     config.encoder = section(TextConfig)  # of text.random only
     config.mesh = section(MeshConfig, data=1, seq=-1)  # the tokens of all views over all devices
+    config.multirun = section(MultirunConfig)  # every clip with every prompt, without spec files
     config.run = section(RunConfig, output=f"outputs/cosmos_{variant}")
     if variant == "tiny":
         config.update(tiny())
@@ -42,6 +46,9 @@ def get_config(variant: str = "multiview") -> ConfigDict:
         config.sampling.update(specs=("data/multiview/crossing_long.json",), whole_controls=True)
     elif variant == "cross_view":
         config.models.transformer = "checkpoints/cosmos_multiview_crossview"  # converted
+    elif variant == "multirun":
+        config.sampling.specs = ()
+        config.run.output = "outputs/multirun"
     elif variant != "multiview":
         raise ValueError(f"config cosmos_multiview has no variant {variant!r}; known: {VARIANTS}")
     return config

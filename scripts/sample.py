@@ -19,6 +19,7 @@ from jaxvid.core.files import check_writable
 from jaxvid.core.program import main
 from jaxvid.cosmos.flags import multiview_overrides
 from jaxvid.cosmos.mode import CosmosMode
+from jaxvid.cosmos.multirun_flags import multirun_overrides
 from jaxvid.fdm.flags import sampling_overrides
 from jaxvid.fdm.mode import FdmMode, draw_schedule
 from jaxvid.longlive.mode import LongLiveMode
@@ -40,7 +41,9 @@ MODES = {"fdm": FdmMode, "longlive": LongLiveMode, "cosmos": CosmosMode}
 
 def sample(argv: list[str]) -> int:
     """Config, requests, plan, run; returns the runner's exit code."""
-    config, rest = parse_arguments(sampling_overrides(yaml_overrides(multiview_overrides(argv))))
+    for translate in (multirun_overrides, multiview_overrides, yaml_overrides, sampling_overrides):
+        argv = translate(argv)
+    config, rest = parse_arguments(argv)
     if unknown := [word for word in rest if word not in ("--plan", "--serve")]:
         raise ValueError(f"unknown argument {unknown[0]}")
     if config.get("sampling", {}).get("visualise"):

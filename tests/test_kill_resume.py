@@ -50,10 +50,16 @@ def complete(command: str, output: Path) -> float:
     return time.monotonic() - begin
 
 
+def staging_folders(output: Path) -> set[str]:
+    """As `rglob`, but folders may vanish meanwhile."""
+    found = os.walk(output)
+    return {f"{f}/{name}" for f, names, _ in found for name in names if name[:5] == ".unfi"}
+
+
 def wait_for_work(process: subprocess.Popen, output: Path):
     """Returns when the process has made its staging folder, or has ended."""
-    before = set(output.rglob(".unfinished-*"))
-    while process.poll() is None and set(output.rglob(".unfinished-*")) <= before:
+    before = staging_folders(output)
+    while process.poll() is None and staging_folders(output) <= before:
         time.sleep(0.002)
 
 

@@ -17,6 +17,12 @@ from jaxvid.cosmos.spec import Overrides, Spec, parse
 from jaxvid.runs.names import component, pair_names
 
 PREFIX = "ftheta_"
+FILES = {  # output of the generator to its name in the folder of a run
+    "arguments": "output.json",
+    "combined": "output.mp4",
+    "around": "output_grid.mp4",
+    "control_grid": "output_with_control_grid.mp4",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +70,10 @@ class Sample:
     spec: Spec | None = None
     error: str = ""
     notes: tuple[str, ...] = ()
+
+    @property
+    def outputs(self) -> dict[str, str]:
+        return {output: f"{self.name}/{file}" for output, file in FILES.items()}
 
 
 def find_clips(controls: Path) -> list[Clip]:

@@ -6,6 +6,7 @@ import functools
 from jaxvid.core.video import probe
 from jaxvid.core.views import IDS, VIEWS
 from jaxvid.cosmos import footage, outputs
+from jaxvid.cosmos.multirun import Sample, samples
 from jaxvid.cosmos.prompts import cut_notes
 from jaxvid.cosmos.sample_config import Settings
 from jaxvid.cosmos.spec import Entry, Spec, entries
@@ -16,11 +17,14 @@ def requests(settings: Settings) -> list[Request]:
     """One request for each sample; one that cannot be made carries the reason.
 
     Raises:
-      ValueError: see spec.entries, and a sample that is the only one and cannot be made.
+      ValueError: see spec.entries and multirun.samples; a sample of spec files that is the only one
+        and cannot be made.
     """
-    sampling = settings.sampling
+    sampling, looked_at = settings.sampling, functools.cache(probe)
+    if settings.multirun.controls:
+        found = samples(settings.multirun, settings.overrides)[: sampling.limit or None]
+        return [_of_multirun(settings, sample, looked_at) for sample in found]
     found = entries(sampling.specs, settings.overrides)[: sampling.limit or None]
-    looked_at = functools.cache(probe)
     made = [_request(settings, entry, looked_at) for entry in found]
     if len(made) == 1 and made[0].error:
         raise ValueError(made[0].error)
@@ -28,12 +32,7 @@ def requests(settings: Settings) -> list[Request]:
 
 
 def _request(settings: Settings, entry: Entry, looked_at) -> Request:
-    spec, error, options = entry.spec, entry.error, {}
-    if spec is not None:
-        try:
-            options = _options(settings, spec, looked_at)
-        except ValueError as problem:
-            error = f"{entry.name}: {problem}"
+    spec, (options, error) = entry.spec, _tried(settings, entry, looked_at)
     if error or spec is None:
         name = entry.name.replace("/", "_")
         return Request(name, 0, outputs={"arguments": f"{name}.json"}, error=error)
@@ -47,6 +46,32 @@ def _request(settings: Settings, entry: Entry, looked_at) -> Request:
         inputs=_inputs(spec),
         outputs=outputs.file_names(stem, list(spec.views), files),
         options=options,
+    )
+
+
+def _tried(settings: Settings, entry: Entry | Sample, looked_at) -> tuple[dict, str]:
+    """The options of a sample, or why there are none."""
+    if entry.spec is None:
+        return {}, entry.error
+    try:
+        return _options(settings, entry.spec, looked_at), ""
+    except ValueError as problem:
+        return {}, f"{entry.name}: {problem}"
+
+
+def _of_multirun(settings: Settings, sample: Sample, looked_at) -> Request:
+    spec, (options, error) = sample.spec, _tried(settings, sample, looked_at)
+    told = {"uid": sample.uid, "variant": sample.variant}
+    options = {**options, "notes": [*sample.notes, *options.get("notes", [])]}
+    if error or spec is None:
+        outputs_ = {"arguments": sample.outputs["arguments"]}
+        return Request(sample.name, 0, outputs=outputs_, options=told, error=error)
+    return Request(
+        id=sample.name,
+        seed=spec.seed,
+        inputs=_inputs(spec),
+        outputs=sample.outputs,
+        options=options | told,
     )
 
 

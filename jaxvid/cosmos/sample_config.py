@@ -7,6 +7,7 @@ from typing import Literal
 from jaxvid.core.mesh import MeshConfig
 from jaxvid.cosmos import noise
 from jaxvid.cosmos.dit import DitConfig
+from jaxvid.cosmos.multirun import MultirunConfig
 from jaxvid.cosmos.prompts import PromptSettings
 from jaxvid.cosmos.safety import Safety
 from jaxvid.cosmos.sample import SamplerConfig
@@ -36,11 +37,6 @@ class SampleConfig:
     layout: Literal["folders", "flat"] = "folders"  # flat: as upstream, all samples in one folder
 
     def __post_init__(self):
-        if not self.specs:
-            raise ValueError(
-                "sampling.specs is empty: give a spec file, e.g. "
-                "--config.sampling.specs=data/multiview/crossing.json"
-            )
         for field in ("limit", "upstream_ranks"):
             if getattr(self, field) < 0:
                 raise ValueError(f"sampling.{field}={getattr(self, field)} is negative")
@@ -78,8 +74,10 @@ class Settings:
     vae: VaeConfig
     text: PromptSettings
     mesh: MeshConfig
+    multirun: MultirunConfig = dataclasses.field(default_factory=MultirunConfig)
 
     def __post_init__(self):
+        self._check_source()
         size, side = (self.sampling.height, self.sampling.width), self.side
         if min(size) < side or any(n % side for n in size):
             nearest = "x".join(str(max(round(n / side), 1) * side) for n in size)
@@ -104,6 +102,19 @@ class Settings:
             raise ValueError(
                 f"mesh.data={self.mesh.data}: only the two passes of guidance can be shared out "
                 "over it, so it is 1 or 2; use mesh.seq for more devices"
+            )
+
+    def _check_source(self):
+        specs, controls = self.sampling.specs, self.multirun.controls
+        if specs and controls:
+            raise ValueError(
+                "sampling.specs and multirun.controls both say what to make: leave one empty, e.g. "
+                "--config.sampling.specs=()"
+            )
+        if not specs and not controls:
+            raise ValueError(
+                "sampling.specs is empty: give a spec file, e.g. "
+                "--config.sampling.specs=data/multiview/crossing.json, or multirun.controls"
             )
 
     @functools.cached_property

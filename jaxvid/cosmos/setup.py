@@ -10,6 +10,7 @@ from jaxvid.core.config import build
 from jaxvid.core.mesh import MeshConfig, make_mesh
 from jaxvid.cosmos import networks
 from jaxvid.cosmos.dit import DitConfig
+from jaxvid.cosmos.multirun import MultirunConfig
 from jaxvid.cosmos.prompts import PromptConfig, prompt_settings
 from jaxvid.cosmos.safety import Safety, SafetyConfig
 from jaxvid.cosmos.sample import SamplerConfig
@@ -27,6 +28,7 @@ SECTIONS = {
     "text": PromptConfig,
     "models": ModelConfig,
     "mesh": MeshConfig,
+    "multirun": MultirunConfig,
 }
 
 
