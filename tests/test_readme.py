@@ -14,6 +14,8 @@ from typing import NamedTuple
 import pytest
 
 from jaxvid.core.mesh import MeshConfig
+from jaxvid.cosmos import train as cosmos
+from jaxvid.cosmos import train_data
 from jaxvid.data.sources import DataConfig
 from jaxvid.fdm.flags import SAMPLING, TRAINING
 from jaxvid.fdm.process import DiffusionConfig
@@ -32,7 +34,7 @@ README = (ROOT / "README.md").read_text()
 NEEDS = "download|gpu|slurm|two hosts|hours|a quiet machine"  # what a command may need, not to run
 INSTALL = ("main-job", "tests")  # begin with an installation
 SECTIONS = {
-    "data": (DataConfig,),
+    "data": (DataConfig, train_data.DataConfig),
     "diffusion": (DiffusionConfig,),
     "mesh": (MeshConfig,),
     "metrics": (EvaluateConfig,),
@@ -41,7 +43,7 @@ SECTIONS = {
     "rollout": (RolloutConfig,),
     "run": (RunConfig, training_settings.RunConfig),
     "sampling": (SampleConfig, longlive.SampleConfig),
-    "train": (TrainConfig,),
+    "train": (TrainConfig, cosmos.TrainConfig),
 }
 
 

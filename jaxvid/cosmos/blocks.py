@@ -14,6 +14,7 @@ from einops import rearrange
 
 from jaxvid.core import noise
 from jaxvid.core.attention import batch_attention, view_attention
+from jaxvid.core.mesh import constrain
 from jaxvid.core.rope import Rope, rotate_halves
 from jaxvid.wan.embeddings import layer_norm
 
@@ -83,6 +84,7 @@ class Modulation(nn.Module):
         v = 1 where `views` is None."""
         x = dense(self.rank, dtype=jnp.float32, name="down")(nn.silu(time))
         x = zero_dense(self.parts * self.width, dtype=jnp.float32, name="up")(x) + shared
+        x = constrain(x, "data")  # whole, however the matrix is split
         x = x[:, None] if views is None else x[:, None] + views
         return jnp.split(x[:, :, None], self.parts, axis=-1)
 

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from jaxvid.core.mesh import axis_size
 from jaxvid.cosmos.dit import Dit, DitConfig
 
 
@@ -57,8 +58,9 @@ def initial_parameters(config: DitConfig, key) -> dict:
         context, ids = network.text_context(text), jnp.arange(v)
         return network(latents, jnp.zeros(b), context, latents, jnp.zeros((b, v, t)), ids, 1.0)
 
-    latents = jnp.zeros((1, 1, 1, config.patch, config.patch, config.channels))
-    text = jnp.zeros((1, 1, 1, config.text_in or config.text_width))
+    batch = axis_size("data")  # the least that a mesh in use can share out
+    latents = jnp.zeros((batch, 1, 1, config.patch, config.patch, config.channels))
+    text = jnp.zeros((batch, 1, 1, config.text_in or config.text_width))
     params = Dit(config).init(key, latents, text, method=everything)["params"]
     if config.cross_view:
         for stack in ("blocks", "control_blocks"):

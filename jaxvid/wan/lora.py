@@ -16,7 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxvid.core.noise import uniform
 
-TARGETS = r"blocks/((self_attn|cross_attn)/[qkvo]|ffn_in|ffn_out)"  # every linear layer of a block
+TARGETS = r"blocks/((self_attn|cross_attn)/[qkvo]|ffn_in|ffn_out)"  # Wan: all linear ones of blocks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,10 +67,10 @@ def rank_of(lora: Mapping) -> int:
     return ranks.pop()
 
 
-def initial_adapters(params: Mapping, config: LoraConfig, key) -> dict:
-    """Fresh adapters of all linear layers of the blocks: a as PEFT's, b zero, so no change."""
+def initial_adapters(params: Mapping, config: LoraConfig, key, targets: str = TARGETS) -> dict:
+    """Fresh adapters of the layers that `targets` matches: a as PEFT's, b zero, so no change."""
     adapters = {}
-    for place in _targets(params):
+    for place in _targets(params, targets):
         key, this = jax.random.split(key)
         layers, inputs, outputs = flatten_dict(params, sep="/")[f"{place}/kernel"].shape
         bound = 1 / math.sqrt(inputs)
@@ -85,6 +85,6 @@ def abstract_adapters(params: Mapping, config: LoraConfig) -> dict:
     return jax.eval_shape(lambda: initial_adapters(params, config, jax.random.key(0)))
 
 
-def _targets(params: Mapping) -> list[str]:
+def _targets(params: Mapping, targets: str) -> list[str]:
     names = (name.removesuffix("/kernel") for name in flatten_dict(params, sep="/"))
-    return sorted(name for name in names if re.fullmatch(TARGETS, name))
+    return sorted(name for name in names if re.fullmatch(targets, name))

@@ -1,0 +1,166 @@
+"""What a training run reads instead of videos and captions: latents and words, made once.
+
+The frames and the text of a sample are always the same, so the VAE and the text encoder work
+before training, one after the other, and leave the devices to the network. What they make is kept
+on disk: 52 MB for a sample of seven cameras at full size, 1 MB for a text.
+"""
+
+import functools
+import json
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxvid.core.array_cache import ArrayCache
+from jaxvid.core.distributed import agreed
+from jaxvid.core.mesh import MeshConfig, make_mesh, over_data
+from jaxvid.cosmos import model, networks, prompts
+from jaxvid.cosmos.text import TOKENS
+from jaxvid.cosmos.train_data import Clip, Folder, Shapes, texts
+from jaxvid.cosmos.train_models import text_projection
+from jaxvid.cosmos.train_setup import Setup, transformer_identity, vae_identity
+from jaxvid.wan import vae
+from jaxvid.wan.vae import VaeConfig
+
+NOTHING = ""  # stands for the text that is left out, whose embedding is zeros
+
+
+class Inputs:
+    """Latents and words of the samples of a run."""
+
+    def __init__(self, setup: Setup, source: Folder | Shapes):
+        self.setup, self.source = setup, source
+        self.cache = ArrayCache(setup.prepared)
+        self.texts = [texts(setup.data, caption) for caption in source.captions]
+        self.embeddings: dict[str, np.ndarray] = {}
+
+    def prepare(self) -> None:
+        """Makes what is not kept yet; all processes share the work, and the folder.
+
+        Raises:
+          ValueError: a video that does not fit, or a text without an embedding.
+        """
+        every = list(dict.fromkeys(text for one in self.texts for text in one))
+        for note in prompts.cut_notes(self.setup.text, every):
+            print(note, flush=True)
+        with agreed():
+            if self.setup.train.part == "all":
+                self.embeddings = prompts.text_embeddings(self.setup.text, every)
+            else:
+                self._keep_words(
+                    [text for text in _share([NOTHING, *every]) if not self._has(text)]
+                )
+        with agreed():
+            missing = [i for i in _share(range(len(self.source))) if self._kept(i) is None]
+            for note in self.source.check(missing):
+                print(note, flush=True)
+            self._keep_latents(missing)
+
+    def latents(self, i: int) -> np.ndarray:
+        """(2, v, t, h, w, c) of a sample's video and of its control."""
+        return self._found(self._kept(i), f"latents of sample {i}")
+
+    def words(self, i: int, dropped: bool) -> np.ndarray:
+        """(v, 512, c) of a sample's texts, or of no text at all.
+
+        They are what the blocks attend to; where the text projection is trained as well, they are
+        the encoder's embeddings.
+        """
+        if self.setup.train.part == "all":
+            found = [self.embeddings[text] for text in self.texts[i]]
+            return np.zeros_like(np.stack(found)) if dropped else np.stack(found)
+        chosen = [NOTHING if dropped else text for text in self.texts[i]]
+        found = [self.cache.read(self._text_key(text), mapped=True) for text in chosen]
+        return np.stack([self._found(words, "words of a text") for words in found])
+
+    @property
+    def words_shape(self) -> tuple[int, int]:
+        """Words and channels of one view's text."""
+        network = self.setup.network
+        whole = self.setup.train.part == "all" and network.text_in
+        return TOKENS, network.text_in if whole else network.text_width
+
+    def _found(self, array: np.ndarray | None, what: str) -> np.ndarray:
+        if array is None:
+            raise ValueError(
+                f"the {what} are not in {self.setup.prepared}: nothing may be deleted there during "
+                "a run, and all processes must share the folder"
+            )
+        return array
+
+    @functools.cached_property
+    def _video_source(self) -> list:
+        data = self.setup.data
+        return [vae_identity(self.setup), data.frames, data.height, data.width, data.ids]
+
+    @functools.cached_property
+    def _text_source(self) -> list:
+        setup = self.setup
+        encoder = setup.text.identity() if setup.text.network else setup.text.config.precomputed
+        return [transformer_identity(setup), setup.models.dtype, encoder]
+
+    def _text_key(self, text: str) -> str:
+        return json.dumps([self._text_source, text])
+
+    def _has(self, text: str) -> bool:
+        return self.cache.read(self._text_key(text), mapped=True) is not None
+
+    def _kept(self, i: int) -> np.ndarray | None:
+        key = json.dumps([self._video_source, self.source.identity(i)])
+        return self.cache.read(key, mapped=True)
+
+    def _keep_words(self, missing: Sequence[str]) -> None:
+        if not missing:
+            return
+        setup = self.setup
+        print(f"embedding {len(missing)} texts", flush=True)
+        projection = jax.tree.map(jnp.asarray, text_projection(setup))
+        project = jax.jit(functools.partial(model.text_context, setup.network))
+        width = setup.network.text_in or setup.network.text_width
+        for start in range(0, len(missing), prompts.PASS):
+            part = missing[start : start + prompts.PASS]
+            found = {NOTHING: np.zeros((TOKENS, width), setup.models.dtype)}
+            found |= prompts.text_embeddings(setup.text, [text for text in part if text])
+            for text in part:
+                words = project({"text": projection}, jnp.asarray(found[text]))
+                self.cache.write(self._text_key(text), np.asarray(words))
+
+    def _keep_latents(self, missing: Sequence[int]) -> None:
+        if not missing:
+            return
+        setup = self.setup
+        mesh = make_mesh(MeshConfig(), jax.local_devices())
+        params = networks.load_vae(setup, mesh)
+        with jax.set_mesh(mesh):
+            for number, i in enumerate(missing):
+                if number % 10 == 0:
+                    print(f"encoding videos: sample {number} of {len(missing)}", flush=True)
+                found = encode(setup.vae, params, self.source.clip(i), mesh)
+                key = json.dumps([self._video_source, self.source.identity(i)])
+                self.cache.write(key, found.astype(setup.models.dtype))
+
+
+def _share(items: Sequence) -> Sequence:
+    """What this process makes; the others make the rest."""
+    return items[jax.process_index() :: jax.process_count()]
+
+
+def encode(config: VaeConfig, params, clip: Clip, mesh) -> np.ndarray:
+    """(2, v, t, h, w, c) float32 latents of a clip's video and control, a view on each device."""
+    frames = np.concatenate([clip.video, clip.control])
+    devices = mesh.shape["data"]
+    frames = np.concatenate([frames, np.zeros_like(frames[: -len(frames) % devices])])
+    found = []
+    for start in range(0, len(frames), devices):
+        part = jax.device_put(frames[start : start + devices], over_data(mesh))
+        found.append(np.asarray(_encode(config, params, part)))
+    whole = np.concatenate(found)[: 2 * len(clip.video)]
+    return whole.reshape(2, len(clip.video), *whole.shape[1:])
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _encode(config: VaeConfig, params, frames):
+    x = frames.astype(config.dtype) / 127.5 - 1  # in that type, as upstream computes it
+    return vae.encode(config, params, x, step=1)
