@@ -13,12 +13,14 @@ from ml_collections import ConfigDict
 from jaxvid.core import distributed
 from jaxvid.core.config import parse_arguments
 from jaxvid.core.program import main
+from jaxvid.cosmos import training_run as cosmos
 from jaxvid.fdm import training_run as fdm
 from jaxvid.fdm.flags import training_overrides
 from jaxvid.longlive import train_run as longlive
 from jaxvid.runs.training import System, run
 
 SYSTEMS = {
+    "cosmos": cosmos.from_config,
     "fdm": fdm.from_config,
     "longlive": longlive.from_config,
 }
