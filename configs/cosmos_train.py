@@ -40,8 +40,11 @@ def get_config(variant: str = "release") -> ConfigDict:
     config.encoder = section(TextConfig)
     config.mesh = section(MeshConfig, data=1, seq=-1)
     config.run = section(RunConfig)
-    if variant in ("lora", "all"):
-        config.train.part = variant
+    if variant == "lora":
+        config.train.part = "lora"
+    elif variant == "all":
+        config.train.part = "all"
+        config.text = section(PromptConfig)  # embeddings are kept, 103 MB for a text, not words
     elif variant == "from_base":
         config.train.control = "from_base"
     elif variant == "tiny":

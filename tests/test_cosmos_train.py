@@ -21,12 +21,14 @@ from jaxvid.cosmos import (
     files,
     losses,
     model,
+    networks,
     train,
     train_inputs,
     train_models,
     training_run,
 )
 from jaxvid.cosmos.dit import CONTROL
+from jaxvid.cosmos.sample_config import ModelConfig
 from jaxvid.cosmos.train import TrainConfig
 from jaxvid.cosmos.train_data import DataConfig, Folder, Shapes, texts
 from jaxvid.cosmos.train_setup import training_setup
@@ -132,6 +134,8 @@ def test_the_averaged_parameters_are_a_model(undisturbed, tmp_path, prepared):
     run = system(tmp_path, prepared)
     start = host(train_models.load(run.setup, make_mesh(MeshConfig(), jax.devices()[:1])))
     assert changed(start, params) == set(CONTROL)
+    sampled = ModelConfig(transformer=str(folder / "model"), dtype="float32")
+    assert networks.describe_transformer(sampled) == network
     torch_file.save_pt(tmp_path / "model.pt", files.revert(params, info))
     again, shape = files.read_network(tmp_path / "model.pt", {"vace_block_every_n": 1})
     assert (shape.depth, shape.width, shape.text_in) == (network.depth, network.width, 32)

@@ -8,11 +8,13 @@ on disk: 52 MB for a sample of seven cameras at full size, 1 MB for a text.
 import functools
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxvid.core import block_stream
 from jaxvid.core.array_cache import ArrayCache
 from jaxvid.core.distributed import agreed
 from jaxvid.core.mesh import MeshConfig, make_mesh, over_data
@@ -98,8 +100,10 @@ class Inputs:
     @functools.cached_property
     def _text_source(self) -> list:
         setup = self.setup
-        encoder = setup.text.identity() if setup.text.network else setup.text.config.precomputed
-        return [transformer_identity(setup), setup.models.dtype, encoder]
+        given = [Path(path).expanduser() for path in setup.text.config.precomputed]
+        encoder = setup.text.identity() if setup.text.network else ""
+        source = [block_stream.identity(path, [path]) for path in given]
+        return [transformer_identity(setup), setup.models.dtype, encoder, source]
 
     def _text_key(self, text: str) -> str:
         return json.dumps([self._text_source, text])
