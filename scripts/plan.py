@@ -17,11 +17,12 @@ from jaxvid.core import ahead
 from jaxvid.core.config import parse_arguments
 from jaxvid.core.files import check_writable
 from jaxvid.core.program import Parser, main
+from jaxvid.cosmos import ahead as cosmos
 from jaxvid.fdm import ahead as fdm
 from jaxvid.longlive import ahead as longlive
 from jaxvid.runs.benchmark import environment, table, write_json
 
-MODES = {"fdm": fdm, "longlive": longlive}
+MODES = {"cosmos": cosmos, "fdm": fdm, "longlive": longlive}
 NOTE = (
     "Compiled by XLA, never run. Gigabytes and collectives are per device, TFLOP of all together; "
     "floor_seconds: the matrix products at the data sheet's rate, shared out evenly."

@@ -193,9 +193,9 @@ def test_the_script_writes_a_table_and_figures(tmp_path):
     [
         ("--speed=fast", "unrecognized arguments: --speed=fast"),
         ("--config.mesh.seq=7", "does not use exactly"),
-        ("--config.sampling.width=100", "multiples of 16"),
+        ("--config.sampling.width=100", "100 pixels do not fit the transformer: use a multiple"),
         ("--config.sampling.decoder=separate", "needs a target of 2 devices or more"),
-        ("--config.mode=none", "'none' is not one of fdm, longlive"),
+        ("--config.mode=none", "'none' is not one of cosmos, fdm, longlive"),
         ("--only=everything", "there are 'block: denoising, cache write', 'block: VAE decode'"),
         ("--output=README.md/plan.json", "--output"),
     ],
