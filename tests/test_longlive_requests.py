@@ -372,7 +372,7 @@ def test_lora_of_another_rank(refusal, files):
 def test_converted_checkpoints_are_the_same_networks(files, tmp_path, monkeypatch):
     """Files of upstream with a LoRA beside them, or folders of ours with the LoRA merged."""
     monkeypatch.chdir(ROOT)
-    convert = script("convert").main
+    convert = script.load("convert").main
     for name, kind, more in (
         ("transformer", "wan_dit", [files["lora"]]),
         ("vae", "wan_vae", []),
