@@ -14,8 +14,13 @@ from typing import NamedTuple
 import pytest
 
 from jaxvid.core.mesh import MeshConfig
+from jaxvid.cosmos import sample_config as multiview
 from jaxvid.cosmos import train as cosmos
 from jaxvid.cosmos import train_data
+from jaxvid.cosmos.prompts import PromptConfig
+from jaxvid.cosmos.safety import SafetyConfig
+from jaxvid.cosmos.sample import SamplerConfig
+from jaxvid.cosmos.spec import Overrides
 from jaxvid.data.sources import DataConfig
 from jaxvid.fdm.flags import SAMPLING, TRAINING
 from jaxvid.fdm.process import DiffusionConfig
@@ -24,6 +29,7 @@ from jaxvid.fdm.schemes import SCHEMES, FunctionScheme, make_scheme
 from jaxvid.fdm.train import TrainConfig
 from jaxvid.fdm.unet import UNetConfig
 from jaxvid.longlive import sample_config as longlive
+from jaxvid.longlive import train_config
 from jaxvid.longlive.rollout import RolloutConfig
 from jaxvid.metrics.evaluate import EvaluateConfig
 from jaxvid.runs import training_settings
@@ -34,16 +40,20 @@ README = (ROOT / "README.md").read_text()
 NEEDS = "download|gpu|slurm|two hosts|hours|a quiet machine"  # what a command may need, not to run
 INSTALL = ("main-job", "tests")  # begin with an installation
 SECTIONS = {
-    "data": (DataConfig, train_data.DataConfig),
+    "data": (DataConfig, train_data.DataConfig, train_config.DataConfig),
     "diffusion": (DiffusionConfig,),
     "mesh": (MeshConfig,),
     "metrics": (EvaluateConfig,),
-    "models": (longlive.ModelConfig,),
+    "models": (longlive.ModelConfig, multiview.ModelConfig),
     "network": (UNetConfig,),
+    "overrides": (Overrides,),
     "rollout": (RolloutConfig,),
     "run": (RunConfig, training_settings.RunConfig),
-    "sampling": (SampleConfig, longlive.SampleConfig),
-    "train": (TrainConfig, cosmos.TrainConfig),
+    "safety": (SafetyConfig,),
+    "sampler": (SamplerConfig,),
+    "sampling": (SampleConfig, longlive.SampleConfig, multiview.SampleConfig),
+    "text": (PromptConfig,),
+    "train": (TrainConfig, cosmos.TrainConfig, train_config.TrainConfig),
 }
 
 

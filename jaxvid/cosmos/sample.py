@@ -24,8 +24,7 @@ Kind = Literal["guided", "plain", "reused"]  # both velocities, one of them, tha
 class SamplerConfig:
     """How latents are made of noise; the defaults are the release's.
 
-    What saves time is off by default; the docstring of configs/cosmos_multiview.py tells what each
-    option changes on a tiny network.
+    What saves time is off by default; `python -m jaxvid.cosmos.savings` tells what it changes.
     """
 
     solver: Literal["unipc", "euler", "renoise"] = "unipc"  # renoise: of distilled networks
