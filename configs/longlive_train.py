@@ -80,6 +80,7 @@ def tiny(stage: str) -> dict:
     wan = {"depth": 1, "width": 32, "heads": 2, "mlp": 64, "text_width": 32, "frequencies": 16}
     wan |= {"text_length": 128, "channels": 4}
     data = {"height": 16, "width": 16, "latents": "", "prompts": "data/prompts/text.txt"}
+    data |= {"negative_prompt": "blurred"}
     train = {"steps": 4, "batch_size": 2, "frames": 6, "lr": 1e-3, "critic_lr": 1e-3}
     train |= {"generator_every": 2, "ema_start": 2, "save_every": 2, "log_every": 1}
     train |= {"sample_frames": 6}

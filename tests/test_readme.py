@@ -17,6 +17,7 @@ from jaxvid.core.mesh import MeshConfig
 from jaxvid.cosmos import sample_config as multiview
 from jaxvid.cosmos import train as cosmos
 from jaxvid.cosmos import train_data
+from jaxvid.cosmos.multirun import MultirunConfig
 from jaxvid.cosmos.prompts import PromptConfig
 from jaxvid.cosmos.safety import SafetyConfig
 from jaxvid.cosmos.sample import SamplerConfig
@@ -45,6 +46,7 @@ SECTIONS = {
     "mesh": (MeshConfig,),
     "metrics": (EvaluateConfig,),
     "models": (longlive.ModelConfig, multiview.ModelConfig),
+    "multirun": (MultirunConfig,),
     "network": (UNetConfig,),
     "overrides": (Overrides,),
     "rollout": (RolloutConfig,),

@@ -13,31 +13,31 @@ SMALLEST = 2**16  # numbers; smaller arrays stay whole on every device
 
 
 def spread(tree, rules: Sequence[tuple[str, P]], mesh: Mesh, smallest: int = SMALLEST):
-    """As `mesh.shardings`, and arrays are split over `data` besides, where that divides them.
+    """As `mesh.shardings`; stacks of layers are split over `data` besides, where that divides them.
 
-    Parameters are gathered where they are used, layer by layer; gradients, optimiser states and
-    averages of parameters stay split. The rules have to match parameters wherever they are in the
-    tree, such as r".*blocks/q/kernel". Under a name with "blocks/" the first axis counts layers,
-    which are not split, as a loop goes over them.
+    These are the arrays under a name with "blocks/", whose first axis counts layers and stays whole
+    since a loop goes over them. Parameters are gathered where they are used, a layer at a time;
+    gradients, optimiser states and averages of parameters stay split. The rules have to match
+    parameters wherever they are in the tree, such as r".*blocks/q/kernel".
 
     Args:
       tree: pytree of arrays or jax.ShapeDtypeStruct, such as a whole training state.
-      smallest: numbers in the smallest array that is split.
+      smallest: numbers of one layer from which on an array is split.
     """
     devices = mesh.shape["data"]
 
     def of(path, leaf, base: NamedSharding):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        shape = leaf.shape
-        spec = list(base.spec) + [None] * (len(shape) - len(base.spec))
+        spec = list(base.spec) + [None] * (leaf.ndim - len(base.spec))
         free = [
             axis
-            for axis in range(1 if "blocks/" in name else 0, len(shape))
-            if spec[axis] is None and shape[axis] % devices == 0
+            for axis in range(1, leaf.ndim)
+            if spec[axis] is None and leaf.shape[axis] % devices == 0
         ]
-        if devices == 1 or math.prod(shape) < smallest or not free:
+        small = math.prod(leaf.shape[1:]) < smallest
+        if devices == 1 or "blocks/" not in name or small or not free:
             return base
-        spec[max(free, key=lambda axis: shape[axis])] = "data"
+        spec[max(free, key=lambda axis: leaf.shape[axis])] = "data"
         return NamedSharding(mesh, P(*spec))
 
     return jax.tree_util.tree_map_with_path(of, tree, shardings(tree, rules, mesh))

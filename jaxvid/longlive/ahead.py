@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from jaxvid.core.ahead import Program, abstract, resident_gb
 from jaxvid.core.mesh import make_mesh, replicated
-from jaxvid.longlive import rollout, sample, shapes
+from jaxvid.longlive import rollout, sample, shapes, train_ahead
 from jaxvid.longlive.memory import batch_size
 from jaxvid.longlive.sample_config import Settings
 from jaxvid.longlive.setup import sampling_settings
@@ -25,9 +25,14 @@ BLOCK, DECODE, SWITCH = "block: denoising, cache write", "block: VAE decode", "s
 def programs(config: ConfigDict, devices: Sequence) -> Iterator[Program]:
     """What runs for each block, at a prompt switch, and before the first block.
 
+    Of a training config, its updates (see train_ahead).
+
     Raises:
       ValueError: see setup.sampling_settings and mesh.make_mesh.
     """
+    if "train" in config:
+        yield from train_ahead.programs(config, devices)
+        return
     settings = sampling_settings(config)
     mesh = decoder = make_mesh(settings.mesh, devices)
     if settings.sampling.decoder == "separate":
@@ -48,6 +53,8 @@ def together(reports: Sequence[dict]) -> dict:
     The text encoder is gone by then. With a decoder of its own no device holds all of this.
     """
     generating = {r["program"]: r for r in reports}
+    if BLOCK not in generating:
+        return train_ahead.together(reports)
     parts = [generating[name] for name in (BLOCK, DECODE, SWITCH)]
     stays = sum(map(resident_gb, parts[:2]))
     largest = max(r["temporary_gb"] for r in parts)

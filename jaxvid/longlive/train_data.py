@@ -67,7 +67,7 @@ class Feed:
         self.rows = range(jax.process_index(), train.batch_size, jax.process_count())
         self.order = Order(len(source), train.batch_size, train.seed)
         self.texts = Texts(
-            functools.partial(models.embed, setup),
+            functools.partial(embed, setup),
             setup.network.text_length,
             setup.data.prompts_ahead,
         )
@@ -110,3 +110,15 @@ class Feed:
 
     def _put(self, array: np.ndarray) -> jax.Array:
         return jax.make_array_from_process_local_data(self.place, array)
+
+
+def embed(setup: Setup, prompts: list[str]) -> dict[str, np.ndarray]:
+    """Embeddings of prompts; says how many of them are cut."""
+    tokens = models.tokenizer(setup)
+    if long := [prompt for prompt in prompts if tokens.cut(prompt)]:
+        print(
+            f"{len(long)} of {len(prompts)} prompts are longer than {tokens.length} tokens and "
+            f"are cut, such as {long[0][:60]!r}",
+            flush=True,
+        )
+    return models.embed(setup, prompts)

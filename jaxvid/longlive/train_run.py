@@ -16,7 +16,7 @@ from jaxvid.longlive.train_export import export
 from jaxvid.longlive.train_preview import write_previews
 from jaxvid.longlive.train_setup import Setup, training_setup
 from jaxvid.longlive.train_state import State
-from jaxvid.longlive.train_steps import Batch
+from jaxvid.longlive.train_steps import Batch, Learner
 from jaxvid.runs.training_log import plain_means
 from jaxvid.runs.training_settings import loop_of
 from jaxvid.wan import vae
@@ -46,6 +46,11 @@ class LongLiveTraining:
             raise ValueError(
                 f"train.batch_size={size} is not a multiple of mesh.data={devices}: "
                 f"use {-(-size // devices) * devices}"
+            )
+        if devices % jax.process_count():
+            raise ValueError(
+                f"mesh.data={devices} is not a multiple of the {jax.process_count()} processes, "
+                "each of which reads its own part of a batch"
             )
         self.devices = mesh
         self.like = train_state.abstract_state(self.setup, mesh)
@@ -118,9 +123,7 @@ class LongLiveTraining:
 
     @functools.cached_property
     def _regress(self) -> Callable:
-        places = jax.tree.map(lambda a: a.sharding, self.like.generator)
-        function = functools.partial(train_steps.regress, self.recipe)
-        return jax.jit(function, donate_argnums=0, out_shardings=(places, None))
+        return regressing(self.recipe, self.like.generator)
 
     @functools.cache  # noqa: B019
     def _teach(self, who: str, kind: Kind) -> Callable:
@@ -144,14 +147,27 @@ class LongLiveTraining:
         return lambda recent: function(self.vae, recent)
 
 
-def teaching(recipe: Recipe, like: State, who: str, kind: Kind) -> Callable:
+def regressing(recipe: Recipe, like: Learner) -> Callable:
+    """The jitted update by given videos; like: shapes and places of the generator."""
+    places = jax.tree.map(lambda a: a.sharding, like)
+    function = functools.partial(train_steps.regress, recipe)
+    return jax.jit(function, donate_argnums=0, out_shardings=(places, None))
+
+
+def teaching(
+    recipe: Recipe, like: State, who: str, kind: Kind, exit_step: int | None = None
+) -> Callable:
     """The jitted program of a turn of the generator or the critic.
 
-    like: shapes and places of the state; the stream is given back only if it goes on.
+    Args:
+      like: shapes and places of the state; the stream is given back only if it goes on.
+      exit_step: fixes this argument of the program.
     """
     teach = {"generator": distillation.teach_generator, "critic": distillation.teach_critic}[who]
 
     def turn(*arguments):
+        if exit_step is not None:
+            arguments = (*arguments[:-2], exit_step, arguments[-1])
         learner, after, metrics = teach(recipe, kind, *arguments)
         return learner, after if like.stream else {}, metrics
 

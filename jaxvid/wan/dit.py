@@ -7,6 +7,7 @@ at which positions, and what is kept of the keys is an `attend` function that th
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -158,6 +159,23 @@ class Block(nn.Module):
         y = self.ffn_out(nn.gelu(self.ffn_in(y), approximate=True))
         return add(x, y, mlp_gate), memory
 
+    def text_keys(self, words) -> KV:
+        """What cross-attention needs of the text (b, m, c)."""
+        return self.cross_attn.keys(words)
+
+
+def _gathered(variables):
+    """A layer's parameters as RULES has them, however they are kept (see core/fsdp.py)."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return variables
+
+    def whole(path, leaf):
+        name = "blocks/" + jax.tree_util.keystr(path[1:], simple=True, separator="/")
+        spec = next(spec for pattern, spec in RULES if re.fullmatch(pattern, name))
+        return constrain(leaf, *spec[1:])  # the layers' axis is gone
+
+    return jax.tree_util.tree_map_with_path(whole, variables)
+
 
 class Head(nn.Module):
     """Tokens to patches of velocity, modulated by the timestep's features."""
@@ -192,7 +210,14 @@ class Dit(nn.Module):
         self.time_embedding = TimeEmbedding(config.width, config.frequencies)
         self.text_in = nn.Dense(config.width, dtype=self.dtype)
         self.text_out = nn.Dense(config.width, dtype=self.dtype)
-        self.blocks = Block(config, self.dtype)
+        gathered = nn.map_variables(
+            Block,
+            "params",
+            _gathered,
+            init=self.is_initializing(),
+            methods=("__call__", "text_keys"),
+        )
+        self.blocks = gathered(config, self.dtype)
         self.head = Head(config, self.dtype)
 
     def __call__(self, x, timesteps, text, attend=None, memory=None):
@@ -219,7 +244,7 @@ class Dit(nn.Module):
         def body(block, carry, inputs):
             layer, keys = inputs
             x, memory = carry
-            keys = block.cross_attn.keys(words) if keys is None else keys
+            keys = block.text_keys(words) if keys is None else keys
             x, memory = block(x, modulation, keys, attend, memory, layer)
             return (constrain(x, "data", SEQUENCE, None), memory), None
 
@@ -235,7 +260,7 @@ class Dit(nn.Module):
         words = self._text(text)
 
         def body(block, carry, _):
-            return carry, block.cross_attn.keys(words)
+            return carry, block.text_keys(words)
 
         return self._scan(body)(self.blocks, None, None)[1]
 
