@@ -100,7 +100,7 @@ def test_legacy_resize_has_no_half_pixel_centres():
     np.testing.assert_allclose(resized, np.broadcast_to(resized[0], (6, 6)))
 
 
-@pytest.mark.parametrize("frames", [203, 262])
+@pytest.mark.parametrize("frames", [203, pytest.param(262, marks=pytest.mark.slow)])
 def test_windows_give_the_features_of_the_whole_clip(i3d_params, rng, frames):
     clips = rng.integers(0, 256, (1, frames, 16, 16, 3), np.uint8)
     whole = fvd.features(i3d_params, clips, 512, small_logits)

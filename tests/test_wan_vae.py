@@ -27,34 +27,34 @@ def streamed(call, x, partition):
     return jnp.concatenate(pieces, axis=1)
 
 
-@pytest.mark.parametrize("partition", [(1, 3), (2, 1, 1), (3, 1)])
+@pytest.mark.parametrize("partition", [(1, 2), (2, 1), (1, 1, 1)])
 def test_streamed_decoding_equals_whole(partition):
     call = jitted(vae.decode_next)
-    whole = call(parameters(), latents(4))[0]
-    assert whole.shape == (1, CONFIG.pixel_frames(4), 8, 12, 3)
-    close(streamed(call, latents(4), partition), whole)
+    whole = call(parameters(), latents(3))[0]
+    assert whole.shape == (1, CONFIG.pixel_frames(3), 8, 12, 3)
+    close(streamed(call, latents(3), partition), whole)
 
 
-@pytest.mark.parametrize("partition", [(1, 4, 8), (5, 4, 4), (9, 4)])
+@pytest.mark.parametrize("partition", [(1, 4, 4), (5, 4), (1, 8)])
 def test_streamed_encoding_equals_whole(partition):
     call = jitted(vae.encode_next)
-    whole = call(parameters(), video(13))[0]
-    assert whole.shape == (1, CONFIG.latent_frames(13), 2, 3, 3)
-    close(streamed(call, video(13), partition), whole)
+    whole = call(parameters(), video(9))[0]
+    assert whole.shape == (1, CONFIG.latent_frames(9), 2, 3, 3)
+    close(streamed(call, video(9), partition), whole)
 
 
-@pytest.mark.parametrize("step", [1, 3])
-def test_scans_equal_whole(step):
-    for function, x in ((vae.encode, video(13)), (vae.decode, latents(4))):
+def test_scans_equal_whole():
+    """The first frame, two pieces of two, a rest of one."""
+    for function, x in ((vae.encode, video(21)), (vae.decode, latents(6))):
         whole = jitted(function)(parameters(), x)
-        close(jitted(function, step=step)(parameters(), x), whole)
+        close(jitted(function, step=2)(parameters(), x), whole)
 
 
 def test_convolutions_agree():
     plain, other = (
         dataclasses.replace(CONFIG, convolution=implementation) for implementation in ("3d", "2d")
     )
-    for function, x in ((vae.encode, video(5)), (vae.decode, latents(2))):
+    for function, x in ((vae.encode, video(9)), (vae.decode, latents(3))):
         close(*(jitted(function, config)(parameters(), x) for config in (plain, other)))
 
 
@@ -139,9 +139,9 @@ def test_normalisation():
     np.testing.assert_allclose(mean[:2], [-0.7571, -0.7089], rtol=1e-6)
     np.testing.assert_allclose(scale[:2], [1 / 2.8184, 1 / 1.4541], rtol=1e-6)
     plain = dataclasses.replace(CONFIG, mean=(0.0,) * 3, std=(1.0,) * 3)
-    raw = jitted(vae.encode, plain)(parameters(), video(5))
+    raw = jitted(vae.encode, plain)(parameters(), video(9))
     own_mean, own_scale = vae.constants(CONFIG)
-    normal = jitted(vae.encode)(parameters(), video(5))
+    normal = jitted(vae.encode)(parameters(), video(9))
     close(normal, (raw - own_mean) * own_scale)
     close(jitted(vae.decode)(parameters(), normal), jitted(vae.decode, plain)(parameters(), raw))
 
