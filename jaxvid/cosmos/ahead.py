@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
-from jaxvid.core.ahead import Program, abstract
+from jaxvid.core.ahead import Program, abstract, resident_gb
 from jaxvid.core.mesh import MeshConfig, make_mesh, over_data, replicated, shardings
 from jaxvid.cosmos import dit, model, text, train, train_models, training_run
 from jaxvid.cosmos import programs as run
@@ -26,6 +26,7 @@ from jaxvid.cosmos.train_setup import Setup, training_setup
 from jaxvid.wan import vae
 
 STEP, ENCODE, DECODE = "step: both passes of guidance", "VAE encode", "VAE decode"
+UPDATE = "update of the part"
 
 
 def programs(config: ConfigDict, devices: Sequence) -> Iterator[Program]:
@@ -46,6 +47,20 @@ def programs(config: ConfigDict, devices: Sequence) -> Iterator[Program]:
     yield projection(settings, mesh)
     if settings.text.network:
         yield text_layer(settings, make_mesh(MeshConfig(), devices[:1]))
+
+
+def together(reports: Sequence[dict]) -> dict:
+    """Memory per device: transformer and VAE, or what an update keeps, and the largest temporaries.
+
+    The text encoder is gone by then.
+    """
+    parts = [r for r in reports if r["program"].startswith((STEP, ENCODE, DECODE, UPDATE))]
+    stays, largest = sum(map(resident_gb, parts)), max(r["temporary_gb"] for r in parts)
+    return {
+        "stays_gb": round(stays, 3),
+        "largest_temporary_gb": largest,
+        "total_gb": round(stays + largest, 3),
+    }
 
 
 def _placed(config: ConfigDict) -> ConfigDict:
@@ -150,7 +165,7 @@ def update(setup: Setup, mesh: Mesh) -> Program:
         lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), state, places
     )
     function = training_run.update_function(setup, places, key)
-    name = f"update of the part {config.part!r}, {config.batch_size} at a time"
+    name = f"{UPDATE} {config.part!r}, {config.batch_size} at a time"
     return Program(name, function, (state, frozen, batch(setup, mesh)), mesh)
 
 
