@@ -27,6 +27,7 @@ from jaxvid.longlive.upstream import yaml_overrides
 from jaxvid.runs.clips import Clips
 from jaxvid.runs.config import RunConfig
 from jaxvid.runs.fingerprint import Provenance
+from jaxvid.runs.flags import run_overrides
 from jaxvid.runs.mode import Mode
 from jaxvid.runs.plan import Plan, print_plan
 from jaxvid.runs.requests import Generator, Request
@@ -43,7 +44,7 @@ def sample(argv: list[str]) -> int:
     """Config, requests, plan, run; returns the runner's exit code."""
     for translate in (multirun_overrides, multiview_overrides, yaml_overrides, sampling_overrides):
         argv = translate(argv)
-    config, rest = parse_arguments(argv)
+    config, rest = parse_arguments(run_overrides(argv))
     if unknown := [word for word in rest if word not in ("--plan", "--serve")]:
         raise ValueError(f"unknown argument {unknown[0]}")
     if config.get("sampling", {}).get("visualise"):

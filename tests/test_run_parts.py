@@ -8,8 +8,9 @@ import pytest
 from fake_mode import FakeConfig, fake_requests
 
 from jaxvid.core.video import read_video
-from jaxvid.runs import writers
+from jaxvid.runs import flags, writers
 from jaxvid.runs.config import RunConfig
+from jaxvid.runs.flags import run_overrides
 from jaxvid.runs.plan import Frames, Plan
 from jaxvid.runs.requests import Request, check_requests
 from jaxvid.runs.share import Share, this_share
@@ -104,6 +105,17 @@ def test_plan_lines():
         "2.5 TFLOP, 4.1 k tokens, 1 compilation",
         "memory per device: 3.00 GiB needed, 2.00 GiB available: DOES NOT FIT",
     ]
+
+
+def test_short_flags():
+    assert run_overrides(["--config=x", "--fail-fast", "--max-failures", "3", "--shard=0/2"]) == [
+        *("--config=x", "--config.run.fail_fast=True", "--config.run.max_failures=3"),
+        "--config.run.shard=0/2",
+    ]
+    with pytest.raises(ValueError, match="no value"):
+        run_overrides(["--max-failures"])
+    for text in flags.SWITCHES.values():
+        assert hasattr(RunConfig, text.removeprefix("run.").partition("=")[0])
 
 
 def test_run_config_checks():
