@@ -228,6 +228,20 @@ def test_a_new_control_branch_begins_as_the_base(tmp_path, prepared):
     assert not any(a.any() for a in jax.tree.leaves(params["control_blocks"]["after"]))
 
 
+def test_a_run_goes_on_from_a_model_of_ours(undisturbed, tmp_path, prepared):
+    path = undisturbed[0] / "model"
+    run = system(tmp_path, prepared)
+    setup = _with_files(tmp_path, prepared, run, f"models.transformer={path}")
+    assert setup.network == dataclasses.replace(run.setup.network, remat=False)
+    stored = checkpoint.restore(path)
+    found = train_models.load(setup, make_mesh(run.mesh))
+    jax.tree.map(np.testing.assert_array_equal, host(found), stored)
+    assert len(found["blocks"]["mlp_in"]["kernel"].sharding.device_set) == 8
+    words = train_models.text_projection(setup)
+    jax.tree.map(np.testing.assert_array_equal, words, stored["text"])
+    assert setup.fingerprint["models"] != run.setup.fingerprint["models"]
+
+
 @pytest.mark.slow
 def test_a_base_without_control_gets_a_new_branch(tmp_path, prepared):
     run = system(tmp_path, prepared)
@@ -236,7 +250,7 @@ def test_a_base_without_control_gets_a_new_branch(tmp_path, prepared):
     base = files.revert(params, {"network": dataclasses.asdict(run.setup.network)})
     base = {n: np.asarray(a) for n, a in base.items() if "control" not in n}
     torch_file.save_pt(tmp_path / "base.pt", base)
-    assignments = (f"models.transformer={tmp_path / 'base.pt'}", "models.random=False")
+    assignments = (f"models.transformer={tmp_path / 'base.pt'}", "train.control=from_base")
     from_file = _with_files(tmp_path, prepared, run, *assignments)
     found = host(train_models.load(from_file, mesh))
     for name in set(params) - set(CONTROL):
@@ -251,7 +265,7 @@ def _with_files(folder, prepared, run, *assignments):
     torch_file.save_pt(folder / "vae.pth", vae_keys.revert(params, {}))
     config = load_config(CONFIG)
     places = [f"run.output={folder}", f"data.prepared={prepared}", f"models.vae={folder}/vae.pth"]
-    override(config, [*SMALL, *places, "train.control=from_base", *assignments])
+    override(config, [*SMALL, *places, "models.random=False", *assignments])
     return training_setup(config)
 
 
