@@ -4,6 +4,7 @@ Such a folder holds `.metadata`, a pickle that says where each part of each tens
 files that are `torch.save` archives of the parts, one after another.
 """
 
+import contextlib
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -45,22 +46,17 @@ def load(folder: Path) -> Mapping[str, np.ndarray]:
         return _Folder(folder)
 
 
-class _named:  # noqa: N801
+@contextlib.contextmanager
+def _named(folder: Path):
     """Puts the folder before what goes wrong in it."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        if isinstance(error, OSError):
-            reason = error.strerror or error
-            raise TorchFileError(f"{self.folder}: cannot be read: {reason}") from error
-        if isinstance(error, TorchFileError):
-            line = " ".join(str(error).split())
-            raise TorchFileError(f"{self.folder}: {line}") from error.__cause__
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise TorchFileError(f"{folder}: cannot be read: {reason}") from error
+    except TorchFileError as error:
+        line = " ".join(str(error).split())
+        raise TorchFileError(f"{folder}: {line}") from error.__cause__
 
 
 class _Folder(Mapping):
