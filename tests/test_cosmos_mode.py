@@ -3,6 +3,7 @@
 Tests share numbers of views and devices, so that few programs are compiled.
 """
 
+import dataclasses
 import functools
 import json
 import signal
@@ -18,12 +19,17 @@ from small_multiview import ROOT, arguments, config, write_spec, write_videos
 from test_kill_resume import check_equal, newest_snapshot
 from test_two_processes import environments
 
+from jaxvid.core import torch_file
+from jaxvid.core.config import load_config, override
+from jaxvid.core.random_tree import draw
 from jaxvid.core.video import probe, read_video
 from jaxvid.core.views import VIEWS
-from jaxvid.cosmos import generate, outputs, planning
-from jaxvid.cosmos.dit import DitConfig
+from jaxvid.cosmos import conditions, files, generate, model, outputs, planning
+from jaxvid.cosmos.dit import DitConfig, tiny
 from jaxvid.cosmos.mode import CosmosMode
 from jaxvid.runs.requests import Chunk, Snapshot
+from jaxvid.wan import vae, vae_keys
+from jaxvid.wan.vae import VaeConfig
 
 TWO = ("front_wide", "rear")
 
@@ -343,3 +349,71 @@ def test_two_processes_make_a_sample_together(folder, tmp_path):
     for file in (p for p in alone.glob("clip/*.mp4")):
         found = read_video(both / "clip" / file.name).astype(int)
         assert np.abs(found - read_video(file)).mean() < 0.5
+
+
+def write_files(folder) -> dict[str, str]:
+    """Upstream's files of a small network and VAE, and embeddings of all texts: config fields."""
+    network = tiny(depth=2, channels=16, text_in=24, control_every=1, dtype="float32")
+    coder = VaeConfig(width=4, blocks=1, multipliers=(1, 1), halve_time=(True,))
+    params = draw(model.abstract_parameters(network), 0, "float32")
+    release = files.revert(params, {"network": dataclasses.asdict(network)})
+    torch_file.save_pt(folder / "model.pt", release)
+    settings = {"num_max_modalities": 2, "vace_block_every_n": 1, "num_heads": 2}
+    (folder / "net.json").write_text(json.dumps(settings))
+    drawn = draw(vae.abstract_parameters(coder), 0, "float32")
+    torch_file.save_pt(folder / "tokenizer.pth", vae_keys.revert(drawn, {}))
+    random = np.random.default_rng(0)
+    texts = ("A road.", conditions.EMPTY, conditions.NEGATIVE)
+    rows = {text: random.normal(size=(512, 24)).astype(np.float32) for text in texts}
+    np.savez(folder / "texts.npz", **rows)
+    return {
+        "models.transformer": folder / "model.pt",
+        "models.settings": folder / "net.json",
+        "models.vae": folder / "tokenizer.pth",
+        "models.dtype": "float32",
+        "text.encoder": "",
+        "text.dtype": "float32",
+        "text.precomputed": f"('{folder}/texts.npz',)",
+    }
+
+
+@pytest.fixture
+def files_mode(folder, tmp_path):
+    """Makes the mode with those files."""
+    path = spec(folder, TWO, name="files.json")
+    settings = {
+        "sampling.specs": f"('{path}',)", "sampling.height": 16, "sampling.width": 32,
+        "sampling.latent_frames": 2, "sampling.files": "('views',)", "overrides.num_steps": 2,
+    } | write_files(tmp_path)  # fmt: skip
+
+    def mode(**changes):
+        config = load_config(f"{ROOT}/configs/cosmos_multiview.py")
+        fields = settings | {name.replace("__", "."): value for name, value in changes.items()}
+        override(config, [f"{name}={value}" for name, value in fields.items()])
+        return CosmosMode(config)
+
+    return mode
+
+
+@pytest.mark.slow
+def test_upstreams_files_make_a_video(files_mode):
+    mode = files_mode()
+    (request,) = mode.requests()
+    generator = generate.load(mode.settings, [request], jax.devices()[:1])
+    frames = together(generator.generate([request]))["rear"]
+    assert frames.shape == (3, 16, 32, 3) and frames.std() > 5
+
+
+def test_upstreams_files_are_described_and_told_apart(files_mode, tmp_path):
+    good = files_mode()
+    assert good.settings.network.depth == 2 and good.settings.vae.width == 4
+    assert len(good.provenance().checkpoint) == 64
+    for changes, message in (
+        ({"models__transformer": tmp_path / "tokenizer.pth"}, "models.transformer=.*not a Cosmos"),
+        ({"models__vae": tmp_path / "model.pt"}, "models.vae=.*model.pt: "),
+        ({"text__precomputed": "()"}, "text.encoder and text.precomputed are empty"),
+        ({"models__settings": tmp_path / "no.json"}, "is no JSON file"),
+    ):
+        with pytest.raises(ValueError, match=message) as error:
+            files_mode(**changes)
+        assert "\n" not in str(error.value)
