@@ -72,7 +72,9 @@ def alone(checkpoint):
         return run(settings(checkpoint, batch_size=1), monkeypatch, 1)
 
 
-@pytest.mark.parametrize(("devices", "batch"), [(1, 4), (2, 3), (8, 8)])
+@pytest.mark.parametrize(
+    ("devices", "batch"), [pytest.param(1, 4, marks=pytest.mark.slow), (2, 3), (8, 8)]
+)
 def test_same_videos_on_any_devices_and_in_any_batch(
     checkpoint, alone, monkeypatch, devices, batch
 ):
