@@ -157,12 +157,36 @@ def test_rows_of_files(tmp_path):
         ('{"video_path": "a.mp4", "prompt1": "a"}', "the text 'prompt2' is missing"),
         ('{"video_path": "", "prompt1": "a", "prompt2": "b"}', "'video_path' is empty"),
         ('{"text": "a"}', "unknown field 'text'; known: prompts"),
+        ('{"prompts": ["a"], "seed": "1"}', "'seed' is '1', it has to be a whole number"),
+        ('{"prompts": ["a"], "id": 3}', "'id' is 3, it has to be a text"),
+        ('{"prompts": ["a"], "frames": 0}', "'frames' is 0, it has to be at least 1"),
     ],
 )
 def test_a_wrong_row_says_what_is_wrong(tmp_path, row, message):
     (item,) = listed(tmp_path, "a.jsonl", row, switch_frames=(40,))
     assert item.error.startswith(f"{tmp_path}/a.jsonl line 1: ") and message in item.error
     assert "\n" not in item.error
+
+
+def test_rows_with_a_seed_frames_and_an_id(tmp_path):
+    rows = [
+        {"prompts": ["a"], "seed": 7, "frames": 9, "id": "tram/night"},
+        {"prompts": ["a"]},
+        {"prompts": ["a"], "frames": 8},
+        {"prompts": ["a"], "id": "tram/night"},
+    ]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    changes = {"sampling__prompts": str(path), "sampling__switch_frames": "()"}
+    mode = LongLiveMode(small_longlive.config(**changes))
+    first, plain, odd, twice = mode.requests()
+    assert (first.id, first.seed) == ("tram%2Fnight-0", 7)
+    assert first.outputs == {"video": "videos/tram%2Fnight-0.mp4"}
+    assert first.options["frames"] == 9 and first.options["latent_frames"] < 8
+    assert (plain.id, plain.seed, plain.options["latent_frames"]) == ("video_0001-0", 0, 8)
+    assert "8" in odd.error
+    assert "id 'tram/night' is that of line 1" in twice.error
+    assert mode.plan([first, plain]).frames[0].produced == 9
 
 
 ADAPTER = {"type": "lora", "rank": 256, "alpha": 256, "dropout": 0.0, "dtype": "bfloat16",

@@ -39,7 +39,7 @@ def plan(settings: Settings, wanted: Sequence[Request]) -> plans.Plan:
 
 def length_of(settings: Settings, request: Request) -> Length:
     """How the video of a request is made up."""
-    return settings.length(request.options["given"])
+    return settings.length(request.options["given"], request.options["latent_frames"])
 
 
 def switch_starts(length: Length, switch_frames: Sequence[int]) -> list[int]:

@@ -4,8 +4,9 @@ import dataclasses
 
 from jaxvid.core.video import VideoInfo, probe
 from jaxvid.longlive import models
-from jaxvid.longlive.sample_config import Settings
+from jaxvid.longlive.sample_config import LONGEST, Settings
 from jaxvid.longlive.sources import Item, items
+from jaxvid.runs.names import component
 from jaxvid.runs.requests import LONGEST_NAME, Request
 from jaxvid.wan.tokenizer import Tokenizer
 
@@ -38,8 +39,8 @@ def requests(settings: Settings) -> list[Request]:
 def _request(settings: Settings, index: int, sample: int, item: Item, options: dict, error: str):
     name = file_name(settings, index, sample, item)
     return Request(
-        id=f"video_{index:04d}-{sample}",
-        seed=settings.sampling.seed,
+        id=f"{stem(index, item)}-{sample}",
+        seed=settings.sampling.seed if item.seed is None else item.seed,
         inputs={"clip": item.video} if item.video and not error else {},
         outputs={"video": name},
         options={"fps": settings.sampling.fps, **_shown(item), **options},
@@ -69,7 +70,12 @@ def file_name(settings: Settings, index: int, sample: int, item: Item) -> str:
             text = text.replace(" ", "_")
         text = text.encode()[:ROOM].decode(errors="ignore")
         return f"rank0-{text}-{sample}.mp4"
-    return f"videos/video_{index:04d}-{sample}.mp4"
+    return f"videos/{stem(index, item)}-{sample}.mp4"
+
+
+def stem(index: int, item: Item) -> str:
+    """Names what is made of an item: its own id, made fit for files, or its number."""
+    return component(item.id) if item.id else f"video_{index:04d}"
 
 
 def _options(settings: Settings, tokens: Tokenizer, item: Item) -> dict:
@@ -87,7 +93,11 @@ def _options(settings: Settings, tokens: Tokenizer, item: Item) -> dict:
         info = probe(item.video)
         given = given_frames(settings, item.video, info)
         options["clip"] = {"frames": info.frames, "fps": info.fps}
-    length = settings.length(given)
+    latent = settings.vae.latent_frames(item.frames) if item.frames else 0
+    if latent > LONGEST:
+        raise ValueError(f"frames={item.frames} are {latent} latent frames, more than {LONGEST}")
+    length = settings.length(given, latent)
+    settings.rollout.cache_window(length.made)
     options |= {"given": given, "latent_frames": length.latent, "frames": length.pixels}
     if any(cuts):
         options["cut"] = [_quoted(cut) for cut in cuts if cut]

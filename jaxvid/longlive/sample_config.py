@@ -155,15 +155,16 @@ class Settings:
         """Whether a file lists the videos, or the settings state the only one."""
         return not (self.sampling.prompt or self.sampling.video)
 
-    def length(self, given: int) -> Length:
-        """Frames of a video whose clip has `given` latent frames.
+    def length(self, given: int, latent: int = 0) -> Length:
+        """Frames of a video whose clip has `given` latent frames, and all of it `latent`.
 
+        latent: 0: as the settings say.
         Raises:
           ValueError: pixel frames that the VAE cannot make, or nothing left to make.
         """
         sampling = self.sampling
-        frames = sampling.latent_frames
-        if sampling.pixel_frames:
+        frames = latent or sampling.latent_frames
+        if sampling.pixel_frames and not latent:
             frames = self.vae.latent_frames(sampling.pixel_frames)
         if frames <= given:
             raise ValueError(

@@ -5,7 +5,8 @@
 | {"prompts": ["...", ...]} | each prompt takes over at the next of the switch frames |
 | {"video_path": "...", "prompt1": "...", "prompt2": "..."} | the video, continued under prompt2 |
 
-A row of the first kind may have its own "switch_frame_indices".
+A row of the first kind may have its own "switch_frame_indices". Rows of both kinds may have a
+"seed", "frames" (of the whole video, 4n + 1) and an "id", by which its video is named.
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ from jaxvid.longlive.sample_config import SampleConfig
 
 INTERACTIVE = ("prompts", "switch_frame_indices")
 CONDITIONAL = ("video_path", "prompt1", "prompt2")
+OPTIONAL = {"seed": int, "frames": int, "id": str}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +29,9 @@ class Item:
     switch_frames: tuple[int, ...] = ()  # latent frames, one per prompt after the first
     video: str = ""
     error: str = ""  # why it cannot be made
+    seed: int | None = None  # None: that of the settings
+    frames: int = 0  # pixel frames of the video; 0: as the settings say
+    id: str = ""  # "": its place in the list
 
 
 def items(sampling: SampleConfig) -> list[Item]:
@@ -62,7 +67,19 @@ def _of_file(path: Path, switch_frames: Sequence[int]) -> list[Item]:
             f"sampling.switch_frames={tuple(switch_frames)}: the lines of {path} have one prompt "
             "each; list several in a .jsonl file, or leave switch_frames empty"
         )
-    return [_line(path, number, line, switch_frames) for number, line in enumerate(lines, 1)]
+    found = [_line(path, number, line, switch_frames) for number, line in enumerate(lines, 1)]
+    return _distinct(path, found)
+
+
+def _distinct(path: Path, found: Sequence[Item]) -> list[Item]:
+    """The items of all lines; one whose id an earlier line has says so instead."""
+    first, items = {}, []
+    for number, item in enumerate(found, 1):
+        if item.id and (line := first.setdefault(item.id, number)) != number:
+            error = f"{path} line {number}: id {item.id!r} is that of line {line}, too: change one"
+            item = dataclasses.replace(item, id="", error=item.error or error)
+        items.append(item)
+    return items
 
 
 def _line(path: Path, number: int, line: str, switch_frames: Sequence[int]) -> Item:
@@ -82,12 +99,13 @@ def _line(path: Path, number: int, line: str, switch_frames: Sequence[int]) -> I
 
 
 def _row(row, folder: Path, switch_frames: tuple[int, ...]) -> Item:
-    """A row of a JSONL file; a relative video_path may be relative to the file, too."""
+    """A row of a JSONL file; a relative video_path is relative to it, or else to where we are."""
     if not isinstance(row, dict):
         raise ValueError('a row has to be {"prompts": [...]} or {"video_path": ...}')
     known = CONDITIONAL if "video_path" in row else INTERACTIVE
-    if unknown := sorted(set(row) - set(known)):
-        raise ValueError(f"unknown field {unknown[0]!r}; known: {', '.join(known)}")
+    if unknown := sorted(set(row) - {*known, *OPTIONAL}):
+        raise ValueError(f"unknown field {unknown[0]!r}; known: {', '.join((*known, *OPTIONAL))}")
+    own = _optional(row)
     if known is CONDITIONAL:
         if missing := [name for name in CONDITIONAL if not isinstance(row.get(name), str)]:
             raise ValueError(f"the text {missing[0]!r} is missing")
@@ -95,14 +113,25 @@ def _row(row, folder: Path, switch_frames: tuple[int, ...]) -> Item:
             raise ValueError("'video_path' is empty: give a video file")
         video = Path(row["video_path"]).expanduser()
         beside = folder / video
-        video = beside if not video.exists() and beside.exists() else video
-        return Item((row["prompt1"], row["prompt2"]), video=str(video))
+        video = beside if beside.exists() or not video.exists() else video
+        return Item((row["prompt1"], row["prompt2"]), video=str(video), **own)
     prompts, switches = row.get("prompts"), row.get("switch_frame_indices", switch_frames)
     if not isinstance(prompts, list) or not all(isinstance(text, str) for text in prompts):
         raise ValueError('"prompts" has to be a list of texts')
     if not isinstance(switches, list | tuple) or not all(type(n) is int for n in switches):
         raise ValueError('"switch_frame_indices" has to be a list of latent frames')
-    return Item(tuple(prompts), tuple(switches))
+    return Item(tuple(prompts), tuple(switches), **own)
+
+
+def _optional(row: dict) -> dict:
+    own = {name: row[name] for name in OPTIONAL if row.get(name) is not None}
+    for name, value in own.items():
+        if type(value) is not OPTIONAL[name]:
+            kind = "a text" if OPTIONAL[name] is str else "a whole number"
+            raise ValueError(f"{name!r} is {value!r}, it has to be {kind}")
+    if own.get("frames", 1) < 1:
+        raise ValueError(f"'frames' is {own['frames']}, it has to be at least 1")
+    return own
 
 
 def _checked(item: Item) -> Item:
