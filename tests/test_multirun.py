@@ -138,6 +138,18 @@ def test_of_forty_requests_twelve_broken(tmp_path, capsys):
     assert not mode.plan([r for r in requests if not r.error]).compilations == 0
 
 
+def test_controls_are_read_ahead(tmp_path, monkeypatch):
+    add_clip(tmp_path, "a", {"x": "A road.", "y": "A hill."}, ("front_wide", "rear"))
+    mode = CosmosMode(small.config(**settings(tmp_path)))
+    request, _ = mode.requests()
+    generator = SimpleNamespace(settings=mode.settings, ahead={})
+    wanted = generate.Video(generator, request).read("control", 0, mode.settings.frames)
+    generate.Generator.prefetch(generator, [request])
+    monkeypatch.setattr(generate, "iter_video", None)  # nothing is read any more
+    found = generate.Video(generator, request).read("control", 0, mode.settings.frames)
+    np.testing.assert_array_equal(found, wanted)
+
+
 @pytest.mark.slow
 def test_the_same_forty_with_the_networks(tmp_path, capsys):
     broken = poison(tmp_path)
@@ -153,7 +165,7 @@ def test_frames_go_to_the_files_of_the_tool(tmp_path):
     add_clip(tmp_path, "a", {"x": "A road."}, ("front_wide", "rear", "rear_left"))
     mode = CosmosMode(small.config(**settings(tmp_path)))
     (request,) = mode.requests()
-    video = generate.Video(SimpleNamespace(settings=mode.settings), request)
+    video = generate.Video(SimpleNamespace(settings=mode.settings, ahead={}), request)
     shape = (2, 3, mode.settings.frames, 8, 12, 3)
     frames, video.controls = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     chunks = list(video.files(Piece(0, frames, frames[:, :0])))

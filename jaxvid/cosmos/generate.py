@@ -39,6 +39,7 @@ class Generator:
     def __init__(self, settings: Settings, embeddings: dict[str, np.ndarray], devices=None):
         """embeddings: of all texts that will be asked for, (512, c) each; devices: see load."""
         self.settings = settings
+        self.ahead = {}  # frames that `prefetch` has read, by their place
         self.mesh = sampling_mesh(settings, devices)
         self.devices = f"{self.mesh.size} x {jax.devices()[0].device_kind}"
         self.params = networks.load_transformer(settings, self.mesh)
@@ -62,6 +63,11 @@ class Generator:
     def group(self, request: Request) -> str:
         """Samples never share a call."""
         return request.id
+
+    def prefetch(self, batch: list[Request]) -> None:
+        """Reads the controls of a sample's first chunk; on another thread."""
+        video = Video(self, batch[0])
+        self.ahead = {key: _read(*key) for key in video.places("control", 0, self.settings.frames)}
 
     def resumable(self, batch: list[Request]) -> bool:
         """Long videos go on after their last finished chunk."""
@@ -143,10 +149,16 @@ class Video:
 
     def read(self, kind: str, start: int, count: int) -> np.ndarray:
         """Frames of the "control" or "input" videos, uint8 (v, t, h, w, 3) of the wanted size."""
+        known = self.generator.ahead
+        with agreed():
+            places = self.places(kind, start, count)
+            return np.stack([known[key] if key in known else _read(*key) for key in places])
+
+    def places(self, kind: str, start: int, count: int) -> list[tuple]:
+        """Arguments of `_read` for each view."""
         every = self.request.options["every"]
         paths = [self.request.inputs[f"{name}_{kind}"] for name in self.names]
-        with agreed():
-            return np.stack([_read(path, start, count, every, *self.size) for path in paths])
+        return [(path, start, count, every, *self.size) for path in paths]
 
     def pieces(self, first: int, past: np.ndarray) -> Iterator[Chunk | Stage | Snapshot]:
         """The chunks from `first` on, which begins with the frames `past`."""
