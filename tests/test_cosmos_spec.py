@@ -234,6 +234,13 @@ def test_rates_and_lengths_that_do_not_fit(tmp_path):
     assert request.options["overlap"] == 2
 
 
+def test_a_view_without_control_is_told(folder):
+    value = sample(cross_left={"input_path": "input_cross_left_7_10_32.mp4"})
+    refused(folder, value, "cross_left has an input_path and no control_path")
+    (request,) = requests(folder, value, sampling__upstream_faults=True)
+    assert list(request.options["views"]) == list(BOTH)
+
+
 def test_chunks_are_clamped_or_as_many_as_there_are(tmp_path):
     videos = write_videos(tmp_path, BOTH, frames=8)
     value = sample(views=videos, enable_autoregressive=True, num_chunks=9)

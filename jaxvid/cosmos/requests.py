@@ -92,6 +92,8 @@ def _options(settings: Settings, spec: Spec, looked_at) -> dict:
     if cuts and settings.sampling.long_prompts == "refuse":
         raise ValueError(f"{cuts[0]}; shorten it, or set sampling.long_prompts=cut")
     _check_ids(settings, spec)
+    if not settings.sampling.upstream_faults:
+        _check_idle(spec)
     videos = footage.videos_of(spec, looked_at)
     every = footage.thinning(spec, videos)
     if settings.sampling.mixed_videos == "refuse":
@@ -121,6 +123,16 @@ def _check_ids(settings: Settings, spec: Spec) -> None:
         raise ValueError(
             f"{unknown[0]} is view {IDS[unknown[0]]}, the network knows {known}: leave it out"
         )
+
+
+def _check_idle(spec: Spec) -> None:
+    """A view with an input video alone is left out by upstream without a word."""
+    for name in VIEWS:
+        if getattr(spec, name).input_path and name not in spec.views:
+            raise ValueError(
+                f"{name} has an input_path and no control_path: give its control, or leave the "
+                "view out"
+            )
 
 
 def _scalars(spec: Spec) -> dict:
