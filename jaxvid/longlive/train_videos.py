@@ -7,11 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxvid.core.array_cache import ArrayCache
-from jaxvid.core.mesh import MeshConfig, make_mesh
+from jaxvid.core.mesh import MeshConfig, make_mesh, replicated
 from jaxvid.core.video import FFMPEG_SCALER, VIDEO_SUFFIXES, probe, read_video
 from jaxvid.longlive import models
 from jaxvid.longlive.sample import resize
@@ -126,13 +125,18 @@ class Videos:
     def _encode(self, clip: Clip) -> np.ndarray:
         data = self.setup.data
         frames = read_video(clip.path, clip.start, self.frames, FFMPEG_SCALER)
-        return np.asarray(self._encoder(resize(frames, data.height, data.width)[None])[0])
+        return self._encoder(resize(frames, data.height, data.width)[None])[0]
 
     @functools.cached_property
     def _encoder(self) -> Callable:
         """On one device of this process, whatever the others do."""
         config, step = self.setup.vae, self.setup.rollout.block
-        params = models.load_vae(self.setup, make_mesh(MeshConfig(), jax.local_devices()[:1]))
+        alone = make_mesh(MeshConfig(), jax.local_devices()[:1])
+        params = models.load_vae(self.setup, alone)
         encode = jax.jit(functools.partial(vae.encode, config, step=step))
-        return lambda video: encode(params, jax.device_put(jnp.asarray(video), jax.tree.leaves(
-            params)[0].sharding))  # fmt: skip
+
+        def encoded(video):
+            with jax.set_mesh(alone):
+                return np.asarray(encode(params, jax.device_put(video, replicated(alone))))
+
+        return encoded

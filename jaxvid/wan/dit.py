@@ -293,5 +293,7 @@ def initial_parameters(config: WanConfig, key) -> dict:
 
 
 def abstract_parameters(config: WanConfig) -> dict:
-    """Shapes and dtypes of the parameters, without computing them."""
-    return jax.eval_shape(lambda: initial_parameters(config, jax.random.key(0)))
+    """Shapes and dtypes of the parameters, without computing them; under any mesh."""
+    nowhere = jax.sharding.AbstractMesh((), ())  # the example's one token cannot be split
+    with jax.sharding.use_abstract_mesh(nowhere):
+        return jax.eval_shape(lambda: initial_parameters(config, jax.random.key(0)))
