@@ -3,7 +3,8 @@
 Also for training configs. Two things are measured in turn (A B A B) with
   --against=OTHER_CONFIG            or
   --against_set=sampling.batch_size=4   the same config with other fields, or
-  --torch_checkout=DIR              FDM's own code in PyTorch, same weights (training configs).
+  --torch_checkout=DIR              the authors' own code in PyTorch, same weights (training
+                                    configs of FDM; videos of LongLive with random weights).
 `--repeats`, `--warmup` and `--output=FILE.json` are for all. scripts/plan.py compiles for
 devices that need not be there.
 """
@@ -64,7 +65,7 @@ def benchmark(argv: list[str]) -> int:
     if args.repeats < 1 or args.warmup < 0:
         raise ValueError(f"--repeats={args.repeats}, --warmup={args.warmup}: at least 1 and 0")
     check_writable(Path(args.output).expanduser().parent, "--output")
-    if args.torch_checkout:
+    if args.torch_checkout and config.mode != "longlive":
         from jaxvid.fdm.upstream import check_checkout
 
         check_checkout(args.torch_checkout)
@@ -84,7 +85,10 @@ def timed(config, args) -> dict:
     second = other(config, args)
     load = timing.load()
     if args.torch_checkout:
-        from jaxvid.fdm.upstream import paired_subjects
+        if config.mode == "longlive":
+            from jaxvid.longlive.upstream_torch import paired_subjects
+        else:
+            from jaxvid.fdm.upstream import paired_subjects
 
         a, b, agreement = paired_subjects(config, args.torch_checkout)
         subjects = [a, b]

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import pytest
 import random_params
 
+from jaxvid.core.config import load_config
 from jaxvid.fdm.model import Model, abstract_parameters, save_model
 from jaxvid.fdm.process import DiffusionConfig
 from jaxvid.fdm.unet import UNetConfig
@@ -123,3 +124,16 @@ def test_wrong_input_is_one_line(flags, words):
     done = script("--config=configs/fdm_demo_train.py:tiny", *flags)
     assert done.returncode == 2
     assert words in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_longlive_against_upstream_says_what_it_needs(tmp_path):
+    """Before anything is drawn; the pair itself needs the authors' code."""
+    pytest.importorskip("torch")
+    from jaxvid.longlive import upstream_torch
+    from jaxvid.longlive.setup import sampling_settings
+
+    settings = sampling_settings(load_config(f"{ROOT}/configs/longlive.py:tiny"))
+    with pytest.raises(ValueError, match=r"needs network.heads=12, network.width=1536, the rel"):
+        upstream_torch.check(settings)
+    with pytest.raises(ValueError, match=r"holds no pipeline/causal_inference.py: .* branch v1.0"):
+        upstream_torch.load(str(tmp_path))
