@@ -115,11 +115,12 @@ def samples(config: MultirunConfig, overrides: Overrides) -> list[Sample]:
     chosen = [clip for clip in clips if not config.uids or clip.uid in config.uids]
     found = [(clip, *item) for clip in chosen for item in _prompts(config, clip)]
     whole = [(clip.uid, variant) for clip, variant, _, _ in found if variant]
-    names = dict(zip(whole, pair_names(whole), strict=True))
+    names, known = dict(zip(whole, pair_names(whole), strict=True)), {}
     return [
         _sample(
             config, base, overrides, clip, variant, text, error, notes,
             names.get((clip.uid, variant)) or component(clip.uid),
+            known,
         )
         for clip, variant, text, error in found
     ]  # fmt: skip
@@ -165,27 +166,38 @@ def _checked(path: Path, pairs: list[tuple]) -> Iterator[tuple[str, str, str]]:
             yield key, text, "" if text.strip() else f"{where}: the prompt is empty"
 
 
-def _sample(config, base, overrides, clip: Clip, variant, text, error, notes, name) -> Sample:
-    told = list(notes)
-    if clip.missing and not error:
-        told.append(f"without {', '.join(clip.missing)}, of which there is no control video")
-    spec = None
+def _sample(
+    config, base, overrides, clip: Clip, variant, text, error, notes, name, known
+) -> Sample:
+    """known: of each clip, the spec of its first prompt, and what was to be said about it."""
+    spec, told = None, ()
     if not error:
-        views = {}
-        for view, control in clip.controls.items():
-            video = control
-            if config.inputs:
-                video = _input(Path(config.inputs), view, clip.uid)
-                if video is None:
-                    told.append(f"no input video of {CAMERAS[view]}: its control serves")
-            paths = {"control_path": str(control), "input_path": str(video or control)}
-            views[view] = base.get(view, {}) | paths
-        value = {n: v for n, v in base.items() if n not in CAMERAS} | views
         try:
-            spec = parse(value | {"name": name, "prompt": text}, Path(), overrides)
+            if clip.uid not in known:
+                views, more = _views(config, base, clip)
+                value = {n: v for n, v in base.items() if n not in CAMERAS} | views
+                spec = parse(value | {"name": name, "prompt": text}, Path(), overrides)
+                known[clip.uid] = spec, (*notes, *more)
+            spec, told = known[clip.uid]
+            prompt = text if overrides.prompt is None else spec.prompt
+            spec = dataclasses.replace(spec, name=name, prompt=prompt)
         except ValueError as problem:
-            error = f"{name}: {problem}"
+            spec, error = None, f"{name}: {problem}"
     return Sample(name, clip.uid, variant, spec, error, tuple(told))
+
+
+def _views(config: MultirunConfig, base: dict, clip: Clip) -> tuple[dict, list[str]]:
+    """The views of a clip as keys of a spec file, and what is missing of them."""
+    views, told = {}, []
+    if clip.missing:
+        told.append(f"without {', '.join(clip.missing)}, of which there is no control video")
+    for view, control in clip.controls.items():
+        video = _input(Path(config.inputs), view, clip.uid) if config.inputs else control
+        if video is None:
+            told.append(f"no input video of {CAMERAS[view]}: its control serves")
+        paths = {"control_path": str(control), "input_path": str(video or control)}
+        views[view] = base.get(view, {}) | paths
+    return views, told
 
 
 def _input(folder: Path, view: str, uid: str) -> Path | None:
