@@ -6,18 +6,12 @@ Tests share numbers of views and devices, so that few programs are compiled.
 import dataclasses
 import functools
 import json
-import signal
-import subprocess
-import sys
-import time
 
 import jax
 import numpy as np
 import pytest
 from script import load
 from small_multiview import ROOT, arguments, config, write_spec, write_videos
-from test_kill_resume import check_equal, newest_snapshot
-from test_two_processes import environments
 
 from jaxvid.core import torch_file
 from jaxvid.core.config import load_config, override
@@ -298,57 +292,6 @@ def test_the_script_writes_upstreams_files(folder, tmp_path, monkeypatch):
     saved = json.loads((tmp_path / "clip/clip.json").read_text())
     assert saved["rear"]["control_path"] == str(folder / "control_rear_7_10_32.mp4")
     assert script.sample(words) == 0  # done already
-
-
-def start(path, output, processes=1, devices=1, **changes) -> list[subprocess.Popen]:
-    """The script in one process, or in several that make each sample together."""
-    words = arguments(sampling__specs=f"('{path}',)", run__output=output, overrides__num_steps=4,
-                      sampling__files="('combined', 'views', 'grid')", **changes)  # fmt: skip
-    own = {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_DEFAULT_MATMUL_PRECISION": "highest"}
-    command = [sys.executable, "scripts/sample.py", *words]
-    return [
-        subprocess.Popen(command, cwd=ROOT, env=environment | own, stdout=subprocess.DEVNULL)
-        for environment in environments(processes)
-    ]
-
-
-def end(processes: list[subprocess.Popen]):
-    try:
-        assert [process.wait(400) for process in processes] == [0] * len(processes)
-    finally:
-        for process in processes:
-            process.kill()
-
-
-@pytest.mark.slow
-def test_a_long_video_killed_in_its_second_chunk(folder, tmp_path):
-    videos = write_videos(folder, TWO, frames=40)
-    changes = {"enable_autoregressive": True, "num_chunks": 12}
-    path = write_spec(folder, videos, "killed.json", **changes)
-    whole, disturbed = tmp_path / "whole", tmp_path / "disturbed"
-    end(start(path, whole))
-    (process,) = start(path, disturbed)
-    while process.poll() is None and newest_snapshot(disturbed) < 1:
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert newest_snapshot(disturbed) in range(1, 11) and not list(disturbed.glob("clip/*"))
-    end(start(path, disturbed))
-    check_equal(disturbed, whole)
-
-
-@pytest.mark.slow
-def test_two_processes_make_a_sample_together(folder, tmp_path):
-    changes = {"enable_autoregressive": True, "num_conditional_frames": 1}
-    path = spec(folder, inputs=True, name="together.json", **changes)
-    alone, both = tmp_path / "alone", tmp_path / "both"
-    end(start(path, alone))
-    end(start(path, both, processes=2, devices=2, run__hosts="together"))
-    row = json.loads((both / "manifest.jsonl").read_text())
-    assert row["devices"] == "4 x cpu"
-    for file in (p for p in alone.glob("clip/*.mp4")):
-        found = read_video(both / "clip" / file.name).astype(int)
-        assert np.abs(found - read_video(file)).mean() < 0.5
 
 
 def write_files(folder) -> dict[str, str]:
