@@ -20,6 +20,7 @@ from jaxvid.runs.config import RunConfig
 from jaxvid.runs.events import Events
 from jaxvid.runs.fingerprint import Provenance
 from jaxvid.runs.halfway import Halfway, clear_stale, key
+from jaxvid.runs.manifest import NAME
 from jaxvid.runs.progress import Progress
 from jaxvid.runs.recorder import Job, Recorder, one_line
 from jaxvid.runs.requests import (
@@ -116,6 +117,8 @@ def run(
         summary = Summary(0, 0, [], stopped=stopped, exit_code=code)
     finally:
         leader.dismiss()
+    if summary.failures:
+        print(f"tracebacks of failures: {config.folder / gallery.NAME}, or {NAME} beside it")
     for line in summary.lines():
         print(line, flush=True)
     return summary
