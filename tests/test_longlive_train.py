@@ -335,7 +335,7 @@ def test_streaming_resumes_in_the_middle_of_a_video(tmp_path):
 @pytest.mark.parametrize("stage", ["dmd", "streaming"])
 def test_sharded_equals_unsharded(tmp_path, stage, monkeypatch):
     """Parameters, optimiser and batch over two devices: only the order of sums differs."""
-    monkeypatch.setattr("jaxvid.core.fsdp.spread.__defaults__", (256,))
+    monkeypatch.setattr("jaxvid.core.fsdp.spread.__defaults__", (16,))
     states = []
     for devices in (1, 2):
         system = system_of(stage, tmp_path / str(devices), "train.steps=2", "train.lr=1e-5")
@@ -370,8 +370,6 @@ def test_training_through_the_script_and_back_to_upstream(tmp_path, stage):
         assert convert.main([*back, "--output", str(path)]) == 0
         (entry,) = torch_file.load(path)
         assert entry == {"lora": "generator_lora", "critic_lora": "critic_lora"}.get(name, name)
-    sampled = load_config("configs/longlive.py:tiny")
-    assert sampled.models.random  # the exported model is read by describe and load below
     check_loads(folder, stage)
 
 
