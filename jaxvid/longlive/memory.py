@@ -10,7 +10,7 @@ from jaxvid.longlive.sample_config import Settings
 
 # Temporaries of decoding a block in units of its widest activation (all frames of the block at
 # full size): what is split over devices, and what is not. Fitted to programs that XLA has compiled
-# for one and eight H200 and several sizes; the planner compiles them (scripts/plan.py).
+# for one and eight H200; the planner compiles them (scripts/plan.py).
 SPLIT, WHOLE = 2.8, 1.3
 
 
