@@ -42,9 +42,10 @@ MODES = {"fdm": FdmMode, "longlive": LongLiveMode, "cosmos": CosmosMode}
 
 def sample(argv: list[str]) -> int:
     """Config, requests, plan, run; returns the runner's exit code."""
+    argv = run_overrides(argv)  # first, since upstreams' command lines refuse what they do not know
     for translate in (multirun_overrides, multiview_overrides, yaml_overrides, sampling_overrides):
         argv = translate(argv)
-    config, rest = parse_arguments(run_overrides(argv))
+    config, rest = parse_arguments(argv)
     if unknown := [word for word in rest if word not in ("--plan", "--serve")]:
         raise ValueError(f"unknown argument {unknown[0]}")
     if config.get("sampling", {}).get("visualise"):

@@ -277,6 +277,15 @@ def test_the_plan_tells_what_will_happen(folder, capsys, monkeypatch, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_flags_of_ours_go_with_upstreams(folder, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    path = spec(folder, TWO, name="line.json")
+    words = [w for w in arguments() if "sampling.specs" not in w]
+    line = ["-i", str(path), "-o", str(tmp_path / "out"), "--overwrite", "--shard", "0/2"]
+    assert script.sample([*words, *line, "--plan"]) == 0
+    assert "clip" in capsys.readouterr().out
+
+
 def test_the_script_writes_upstreams_files(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     path = spec(folder, name="script.json")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxvid.core import solvers
-from jaxvid.cosmos import chunks, conditions, noise, outputs, sample, schedule
+from jaxvid.cosmos import chunks, conditions, noise, outputs, programs, sample, schedule
 
 SHAPE = (1, 2, 3, 2, 2, 4)  # b v t h w c
 TARGET = jax.random.normal(jax.random.key(7), SHAPE)
@@ -208,3 +208,16 @@ def test_files_are_named_as_upstream_names_them():
         "rear": "a/clip_rear.mp4",
         "grid": "a/clip_grid.mp4",
     }
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_pixels_are_cut_in_their_type(dtype):
+    """Every step rounded to the type, also in a compiled program."""
+    video = np.linspace(-1.1, 1.1, 4001, dtype=np.float32)
+    steps = video.astype(jnp.dtype(dtype))
+    wanted = np.clip((steps + steps.dtype.type(1)) / steps.dtype.type(2), 0, 1)
+    wanted = (wanted.astype(steps.dtype) * steps.dtype.type(255)).astype(np.uint8)
+    found = jax.jit(lambda x: programs.truncated(x.astype(dtype)))(video)
+    np.testing.assert_array_equal(found, wanted)
+    exact = np.floor(np.clip((video + 1) / 2, 0, 1) * 255)
+    assert (found != exact).mean() < 0.01 if dtype == "float32" else (found != exact).mean() > 0.1

@@ -139,12 +139,12 @@ def test_lists_and_lines(folder):
     lists = folder / "list.json"
     lists.write_text(json.dumps([sample(name="a"), sample(name="b", fps=0)]))
     lines = folder / "lines.jsonl"
-    lines.write_text(json.dumps(sample(name="c")) + "\n{\n")
+    lines.write_text("\n" + json.dumps(sample(name="c")) + "\n \n{\n\n")
     found = entries([str(lists), str(lines)])
     assert [entry.name for entry in found] == ["a", "b", "c", "sample_0003"]
     assert [bool(entry.spec) for entry in found] == [True, False, True, False]
     assert found[1].error.startswith("list.json: fps=0")
-    assert found[3].error.startswith("lines.jsonl line 2 is no JSON")
+    assert found[3].error.startswith("lines.jsonl line 4 is no JSON")
 
 
 @pytest.mark.parametrize(
@@ -168,6 +168,17 @@ def test_overrides_replace_the_values_of_every_sample(folder):
     found = parse(sample(), folder, given)
     assert (found.seed, found.prompt, found.fps) == (5, "Snow.", 5)
     assert not found.save_combined_views
+
+
+def test_prompt_files_are_found_beside_a_prompt(folder, monkeypatch):
+    monkeypatch.chdir("/")
+    (folder / "other.txt").write_text("Fog.")
+    value = sample(prompt=None, prompt_path="other.txt")
+    (request,) = requests(folder, value, overrides__prompt="Snow.")
+    assert request.options["prompt"] == "Snow."
+    assert request.inputs["prompt"] == str(folder / "other.txt")
+    with pytest.raises(ValueError, match=r"prompt_path=.*no such file"):
+        parse(sample(prompt_path="nowhere.txt"), folder)
 
 
 def test_an_overriding_prompt_file_yields_to_a_prompt_in_the_spec(folder):
@@ -324,6 +335,11 @@ def test_upstreams_command_line():
     assert rest == ["--plan"]
 
 
+def test_texts_that_look_like_numbers():
+    config, _ = translated("-i a.json -o out --prompt 2024 --negative-prompt (1,2)")
+    assert (config.overrides.prompt, config.overrides.negative_prompt) == ("2024", "(1,2)")
+
+
 def test_views_of_the_command_line_are_ignored_as_upstream(capsys):
     config, _ = translated("-i a.json -o out control:view-config --input-path x.mp4")
     assert config.sampling.specs == ("a.json",)
@@ -333,6 +349,7 @@ def test_views_of_the_command_line_are_ignored_as_upstream(capsys):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        ("-i a.json --seed 3", "-o .* is missing"),
         ("-i a.json --sed 3", "--sed is no flag of upstream's; did you mean seed"),
         ("-i a.json --seed", "--seed has no value"),
         ("-i -o out", "--input-files has no value"),

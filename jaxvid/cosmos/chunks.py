@@ -66,24 +66,22 @@ def autoregress(
     layout: Layout,
     past: np.ndarray,
     first: int = 0,
-    levels: Callable[[np.ndarray], np.ndarray] = lambda frames: frames,
 ) -> Generator:
     """Makes chunks in order (upstream's `generate_autoregressive`).
 
     The frames that a chunk began with are handed on as they came, the others as they were made.
 
     Args:
-      make: returns all frames of a window (v, t, h, w, 3), the first ones included. It is a
-        generator: what it yields on its way is passed on.
+      make: returns all frames of a window, uint8 (v, t, h, w, 3), the first ones included. It is
+        a generator: what it yields on its way is passed on.
       past: of the first window: uint8 (v, k, h, w, 3) of the input videos, or of `Piece.past`.
       first: the chunk to begin with, to continue a video.
-      levels: turns what `make` returns into uint8.
     Yields:
       A Piece for each chunk.
     """
     for chunk in range(first, layout.chunks):
         frames = yield from make(Window(chunk, layout.start(chunk), past))
         kept = past.shape[1]
-        whole = np.concatenate([past, levels(frames)[:, kept:]], axis=1)
+        whole = np.concatenate([past, frames[:, kept:]], axis=1)
         past = whole[:, layout.stride :]
         yield Piece(chunk, frames[:, layout.new(chunk) :], past)

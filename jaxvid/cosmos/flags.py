@@ -13,8 +13,10 @@ from jaxvid.cosmos.spec import Overrides
 
 CONFIG = "configs/cosmos_multiview.py"
 SHORT = {"-i": "input_files", "-o": "output_dir", "-h": "help"}
+OUTPUT = f"{PREFIX}run.output"
 CONTROL = ("control:view-config", "view-config", "control:None", "None")
 VIEW_FLAGS = ("input_path", "control_path", "num_conditional_frames_per_view")
+TEXTS = ("prompt", "prompt_path", "negative_prompt")  # also those that look like numbers
 YES_NO = {"true": "True", "false": "False"}
 
 
@@ -65,6 +67,8 @@ def multiview_overrides(argv: Sequence[str]) -> list[str]:
     if "input_files" not in given:
         raise ValueError("-i (--input-files) is missing: name the spec files, .json or .jsonl")
     fields = {"sampling.layout": "flat"} | _fields(given)
+    if "output_dir" not in given and not any(word.startswith(OUTPUT) for word in rest):
+        raise ValueError(f"-o (--output-dir) is missing: name a folder, or give {OUTPUT}=FOLDER")
     if not any(word == "--config" or word.startswith("--config=") for word in rest):
         rest = [f"--config={CONFIG}", *rest]
     return [*(f"{PREFIX}{field}={value}" for field, value in fields.items()), *rest]
@@ -82,7 +86,8 @@ def _fields(given: dict[str, list[str]]) -> dict[str, str]:
         elif flag.field:
             value = values[0]
             if value != "None":  # upstream's word for: as in the spec
-                fields[flag.field] = YES_NO.get(value.lower(), value)
+                text = name in TEXTS
+                fields[flag.field] = repr(value) if text else YES_NO.get(value.lower(), value)
     if given.get("model", ["auto/multiview"]) != ["auto/multiview"]:
         raise ValueError(f"--model={given['model'][0]} is not auto/multiview, the only one here")
     if given.get("keep_going") == ["False"]:

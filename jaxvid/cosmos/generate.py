@@ -106,11 +106,11 @@ class Generator:
         Raises:
           ValueError: frames that are no numbers.
         """
-        settings, found = self.settings, []
+        settings, found, alone = self.settings, [], len(latents) == 1
         for part in self._groups(latents):
             with jax.set_mesh(self.mesh):
                 frames, finite = programs.decode(
-                    settings.vae, settings.sampling.pixels, self.vae, part
+                    settings.vae, settings.sampling.pixels, alone, self.vae, part
                 )
             if not finite:
                 raise ValueError("the sampled frames hold NaN or infinite values")

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
@@ -41,9 +43,16 @@ def with_controls(frames: np.ndarray, controls: np.ndarray, views: Sequence[int]
     return np.concatenate([around_grid(a, views) for a in (controls, frames)], axis=1)
 
 
-def truncated(frames: np.ndarray) -> np.ndarray:
+def truncated(frames: jax.Array) -> jax.Array:
     """Floats in [0, 1] to uint8 as upstream writes them: floor(255 y), computed in their type."""
-    return (np.clip(frames, 0, 1) * frames.dtype.type(255)).astype(np.uint8)
+    levels = jnp.clip(frames, 0, 1) * jnp.asarray(255, frames.dtype)
+    return rounded(levels).astype(jnp.uint8)
+
+
+def rounded(x: jax.Array) -> jax.Array:
+    """x as its type holds it; else a compiled program keeps more digits between its steps."""
+    kind = jnp.finfo(x.dtype)
+    return jax.lax.reduce_precision(x, kind.nexp, kind.nmant)
 
 
 def _tiles(frames: np.ndarray, columns: int) -> np.ndarray:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxvid.core import solvers
 from jaxvid.core.mesh import axis_size
-from jaxvid.cosmos import model, sample
+from jaxvid.cosmos import model, outputs, sample
 from jaxvid.cosmos.dit import DitConfig
 from jaxvid.cosmos.sample import Given, Kind
 from jaxvid.wan import vae
@@ -83,17 +83,23 @@ def encode(config: VaeConfig, params, frames):
     return vae.encode(config, params, video, PIECE)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def decode(config: VaeConfig, pixels: str, params, latents):
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def decode(config: VaeConfig, pixels: str, alone: bool, params, latents):
     """uint8 frames of latents (v, t, h, w, c), and whether all are numbers.
 
-    pixels: "round" to the nearest level, or "truncate" as upstream: floor(255 y) of y in [0, 1], in
-    the type of the VAE.
+    Args:
+      pixels: "round" to the nearest level, or "truncate" as upstream: floor(255 y) of y in [0, 1].
+      alone: the sample has one view, whose pixels upstream truncates in float32; those of several
+        it truncates in the type of the VAE.
     """
     video = vae.decode(config, params, latents.astype(config.dtype), PIECE)
     if pixels == "round":
-        levels = jnp.rint(jnp.clip((video + 1) * 127.5, 0, 255))
+        levels = jnp.rint(jnp.clip((video + 1) * 127.5, 0, 255)).astype(jnp.uint8)
     else:
-        y = jnp.clip((video.astype(config.dtype) + 1) / 2, 0, 1)
-        levels = y * jnp.asarray(255, y.dtype)
-    return levels.astype(jnp.uint8), jnp.isfinite(video).all()
+        levels = truncated(video if alone else video.astype(config.dtype))
+    return levels, jnp.isfinite(video).all()
+
+
+def truncated(video):
+    """uint8 of floats about [-1, 1], all in their type, as upstream."""
+    return outputs.truncated(outputs.rounded(outputs.rounded(video) + 1) / 2)

@@ -141,8 +141,7 @@ def entries(files: Sequence[str], overrides: Overrides = Overrides()) -> list[En
     found = []
     for file in files:
         path = Path(file).expanduser().absolute()
-        for number, value in enumerate(_contents(path), 1):
-            where = f"{path.name} line {number}" if path.suffix == ".jsonl" else path.name
+        for where, value in _contents(path):
             found.append(_entry(where, len(found), value, path.parent, overrides))
     names = [entry.name for entry in found]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -150,8 +149,11 @@ def entries(files: Sequence[str], overrides: Overrides = Overrides()) -> list[En
     return found
 
 
-def _contents(path: Path) -> list:
-    """The objects of a file; a line of a .jsonl file that is no JSON is a ValueError."""
+def _contents(path: Path) -> list[tuple]:
+    """(place, object) of a file; a line of a .jsonl file that is no JSON is a ValueError.
+
+    Empty lines hold no sample.
+    """
     if path.suffix not in (".json", ".jsonl"):
         raise ValueError(f"spec file {path} has to end in .json or .jsonl")
     try:
@@ -161,9 +163,12 @@ def _contents(path: Path) -> list:
         raise ValueError(f"spec file {path} cannot be read: {reason}") from error
     if path.suffix == ".json":
         value = _loads(text, path.name)
-        return value if isinstance(value, list) else [value]
-    lines = text.removesuffix("\n").split("\n")
-    return [_loads(line, f"{path.name} line {i}") for i, line in enumerate(lines, 1)]
+        return [(path.name, v) for v in (value if isinstance(value, list) else [value])]
+    return [
+        (f"{path.name} line {i}", _loads(line, f"{path.name} line {i}"))
+        for i, line in enumerate(text.split("\n"), 1)
+        if line.strip()
+    ]
 
 
 def _loads(text: str, where: str):
@@ -199,9 +204,10 @@ def parse(value, folder: Path, overrides: Overrides = Overrides()) -> Spec:
     if "prompt" not in given and value.get("prompt"):
         given.pop("prompt_path", None)
     spec = build(Spec, {n: _integral(n, v) for n, v in (value | given).items()}, "spec")
-    changes = {"prompt": _prompt(spec, folder)}
-    if spec.prompt_path is not None and not spec.prompt:
+    changes = {}
+    if spec.prompt_path is not None:
         changes["prompt_path"] = _file("prompt_path", spec.prompt_path, folder)
+    changes["prompt"] = _prompt(spec.prompt, changes.get("prompt_path"))
     for name in VIEWS:
         changes[name] = _located(name, getattr(spec, name), folder)
     spec = dataclasses.replace(spec, **changes)
@@ -231,10 +237,8 @@ def _file(key: str, path: str, folder: Path) -> str:
     return str(found)
 
 
-def _prompt(spec: Spec, folder: Path) -> str:
-    text = spec.prompt
-    if not text and spec.prompt_path is not None:
-        path = _file("prompt_path", spec.prompt_path, folder)
+def _prompt(text: str | None, path: str | None) -> str:
+    if not text and path is not None:
         try:
             text = Path(path).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:

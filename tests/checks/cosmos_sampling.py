@@ -120,6 +120,7 @@ def check_loop(case):
     counts = given if isinstance(given, list) else [given] * views
     layout = chunks.Layout(frames, overlap, chunks.chunks_within(total, frames, overlap))
     assert layout.total == total and layout.chunks == len(config["per_chunk"])
+    made = []  # frames as the stub makes them, before they are truncated
 
     def make(window):
         part = slice(window.start, window.start + frames)
@@ -135,10 +136,14 @@ def check_loop(case):
         np.testing.assert_array_equal(control[:, part], ours(io[f"{name}.control"]), name)
         mixed = 0.6 * seen / np.float32(255) + 0.3 * control[:, part] / np.float32(255)
         yield from ()
-        return np.clip(mixed + 0.01 * (seed % 7), 0, 1).astype(np.float32)
+        chunk = np.clip(mixed + 0.01 * (seed % 7), 0, 1).astype(np.float32)
+        made.append(chunk[:, layout.new(window.chunk) :])
+        return np.asarray(outputs.truncated(chunk))
 
-    pieces = chunks.autoregress(make, layout, video[:, : max(counts)], levels=outputs.truncated)
-    found = np.concatenate([piece.frames for piece in pieces], axis=1)
+    pieces = list(chunks.autoregress(make, layout, video[:, : max(counts)]))
+    found = np.concatenate(made, axis=1)
+    levels = np.concatenate([piece.frames for piece in pieces], axis=1)
+    np.testing.assert_array_equal(levels, (found * np.float32(255)).astype(np.uint8))
     theirs = lambda a: rearrange(a, "v t h w c -> c (v t) h w")  # noqa: E731
     case.close(theirs(found), io["out_video"])
     case.close(theirs(control[:, : layout.total] / np.float32(255)), io["out_control"])
