@@ -75,6 +75,7 @@ def tiny() -> dict:
             "log_every": 25,
             "save_every": 100,
             "sample_every": 50,
+            "given_frames": (0.5, 0.5),  # of two latent frames
         },
         "models": {"random": True, "dtype": "float32"},
         "network": {

@@ -35,6 +35,7 @@ from jaxvid.cosmos.train_setup import training_setup
 from jaxvid.cosmos.training_run import CosmosTraining, Feed
 from jaxvid.runs import training
 from jaxvid.wan import vae, vae_keys
+from jaxvid.wan.resize import resize_uint8
 
 ROOT = Path(__file__).parents[1]
 CONFIG = str(ROOT / "configs/cosmos_train.py:tiny")
@@ -103,6 +104,27 @@ def test_a_resumed_run_is_equal_to_the_bit(tmp_path, prepared, undisturbed):
     jax.tree.map(np.testing.assert_array_equal, found, undisturbed[1])
     other = system(tmp_path, prepared, "train.shift=3.0", "train.steps=5")
     one_line("holds a run with train.shift=5.0, not 3.0", training.run, other)
+    other = system(tmp_path, prepared, "text.random_seed=3")
+    one_line("holds a run with models.text=", training.start, other)
+
+
+def test_other_captions_are_another_run(tmp_path, prepared, undisturbed, monkeypatch):
+    run, mesh = system(undisturbed[0], prepared), make_mesh(MeshConfig(), jax.devices()[:1])
+    source = Shapes(run.setup.data)
+    source.captions[2:] = ["Another caption."] * 2
+    monkeypatch.setattr(training_run, "open_data", lambda _: source)
+    run.open(mesh)
+    one_line("holds a run with data.listed=", training.start, run)
+
+
+def test_a_view_on_each_of_more_devices(monkeypatch):
+    """Two rows on eight devices, filled up by black ones."""
+    monkeypatch.setattr(train_inputs, "_encode", lambda config, params, frames: frames[:, ::2] / 2)
+    video = np.full((1, 3, 2, 2, 3), 40, np.uint8)
+    mesh = make_mesh(MeshConfig(data=8))
+    found = train_inputs.encode(None, None, train_inputs.Clip(video, video + 1), mesh)
+    assert found.shape == (2, 1, 2, 2, 2, 3)
+    assert (found[0] == 20).all() and (found[1] == 20.5).all()
 
 
 def test_devices_change_nothing(tmp_path, prepared, undisturbed):
@@ -183,14 +205,14 @@ def test_inputs_are_made_once(tmp_path, prepared, undisturbed, monkeypatch):
 
 
 def test_draws_have_the_stated_distributions(tmp_path, prepared, undisturbed):
-    run = system(tmp_path, prepared)
+    run = system(tmp_path, prepared, "train.given_frames=(0.3,0.6999995)")  # a sum of almost 1
     run.open(make_mesh(MeshConfig(), jax.devices()[:1]))
     feed = Feed(run.setup, run.inputs, run.devices)
     rows = [feed._row(step, row) for step in range(1500) for row in range(2)]
     index, dropped, given, sigma = (np.array(column) for column in zip(*rows, strict=True))
     assert np.bincount(index).tolist() == [750] * 4
     assert abs(dropped.mean() - 0.2) < 0.03
-    assert np.abs(np.bincount(given) / 3000 - [0.5, 0.25, 0.25]).max() < 0.03
+    assert np.abs(np.bincount(given) / 3000 - [0.3, 0.7]).max() < 0.03
     logit = np.log(sigma / (5 - 4 * sigma) / (1 - sigma / (5 - 4 * sigma)))
     assert abs(logit.mean()) < 0.08 and abs(logit.std() - 1) < 0.05
     assert rows[:4] == [feed._row(step, row) for step in range(2) for row in range(2)]
@@ -305,7 +327,10 @@ def test_upstreams_folders(tmp_path):
     clip = source.clip(1)
     assert clip.video.shape == clip.control.shape == (2, 5, 16, 16, 3)
     rear = tmp_path / "control_input_hdmap_bbox" / "ftheta_camera_rear_tele_30fov" / "b.mp4"
-    shrunk = video.read_video(rear, frames=5).astype(float).reshape(5, 16, 16, 2, 3).mean(3)
+    decoded = video.read_video(rear, frames=5, scaler=video.FFMPEG_SCALER)
+    resized = resize_uint8(decoded, config.height, config.width)
+    np.testing.assert_array_equal(clip.control[1], resized)  # colours as when sampling
+    shrunk = decoded.astype(float).reshape(5, 16, 16, 2, 3).mean(3)
     assert np.abs(clip.control[1] - shrunk).mean() < 12  # a box filter, not the triangle
     assert texts(config, source.captions[1]) == [
         "The video is captured from a camera mounted on a car. The camera is facing forward. "
@@ -316,7 +341,10 @@ def test_upstreams_folders(tmp_path):
     video.write_video(rear, np.zeros((4, 16, 32, 3), np.uint8), fps=30)
     one_line(f"{rear} has 4 frames; data.frames=5 are taken", source.check, [1])
     video.write_video(rear, np.zeros((5, 16, 32, 3), np.uint8), fps=30)
-    (note,) = source.check([1])
+    one_line(f"{rear} has 30.0 frames per second", source.check, [0, 1])
+    for path in source.files(1):
+        video.write_video(path, np.zeros((5, 16, 32, 3), np.uint8), fps=30)
+    (note,) = source.check([0, 1])
     assert "30.0" in note
     rear.unlink()
     one_line(f"1 videos of 2 samples are missing: {rear}", Folder, config)
@@ -341,6 +369,7 @@ BAD = (
     ("data.height=6", "no multiple of the patch"),
     ("data.views=('front_wide','back')", "'back' is no camera"),
     ("train.given_frames=(0.5,0.4)", "must be probabilities with sum 1"),
+    ("train.given_frames=(0.5,0.25,0.25)", "gives 2 latent frames, but data.frames=3 are 2 in all"),
     ("run.start_from=x", "models.transformer says what to start from"),
     ("encoder.layers=3", "the transformer reads embeddings 32 wide"),
     ("network.channels=5", "the VAE has 4"),

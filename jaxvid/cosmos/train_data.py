@@ -25,6 +25,7 @@ from jaxvid.wan.resize import resize_uint8
 CAPTIONS, VIDEOS = "captions", "videos"
 FRONT = "front_wide"
 RATE = 10  # frames per second that the released network knows
+SCALER = video.FFMPEG_SCALER  # of colours, as when sampling
 THREADS = 8  # that look at files before a run
 SHOWN = 3  # files that an error lists
 ON_A_CAR = "The video is captured from a camera mounted on a car. The camera is facing {}."
@@ -133,7 +134,8 @@ class Folder:
         """Looks into the files of some samples; returns notes.
 
         Raises:
-          InputError: a file that is no video, or has too few frames.
+          InputError: a file that is no video or has too few frames; videos of one sample that do
+            not run at one rate.
         """
         paths = [path for i in chosen for path in self.files(i)]
         with ThreadPoolExecutor(THREADS) as pool:
@@ -143,6 +145,9 @@ class Folder:
                 raise InputError(
                     f"{path} has {info.frames} frames; data.frames={self.config.frames} are taken"
                 )
+        each = 2 * len(self.config.cameras)  # files of a sample
+        for start in range(0, len(paths), each):
+            _check_rates(paths[start : start + each], found[start : start + each])
         rates = sorted({round(info.fps, 2) for info in found} - {float(RATE)})
         return [f"videos have {rates} frames per second, the release was trained at {RATE}: frames "
                 "are taken as they are"] if rates else []  # fmt: skip
@@ -151,11 +156,25 @@ class Folder:
         """The frames from the start, at the wanted size."""
         config = self.config
         frames = [
-            resize_uint8(video.read_video(path, frames=config.frames), config.height, config.width)
+            resize_uint8(
+                video.read_video(path, frames=config.frames, scaler=SCALER),
+                config.height,
+                config.width,
+            )
             for path in self.files(i)
         ]
         views = len(config.cameras)
         return Clip(np.stack(frames[:views]), np.stack(frames[views:]))
+
+
+def _check_rates(paths: Sequence[Path], found: Sequence[video.VideoInfo]) -> None:
+    rates = [round(info.fps, 2) for info in found]
+    for path, rate in zip(paths, rates, strict=True):
+        if rate != rates[0]:
+            raise InputError(
+                f"{path} has {rate} frames per second, {paths[0]} of the same sample {rates[0]}: "
+                "their frames would not show the same moments; give both one rate"
+            )
 
 
 def _folder(view: str) -> str:
@@ -181,6 +200,7 @@ class Shapes:
 
     def __init__(self, config: DataConfig):
         self.config = config
+        self.names = [f"drawn {i}" for i in range(config.samples)]
         self.captions = ["A bright bar moves over a dark ground."] * config.samples
 
     def __len__(self):

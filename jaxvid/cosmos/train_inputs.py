@@ -8,21 +8,19 @@ on disk: 52 MB for a sample of seven cameras at full size, 1 MB for a text.
 import functools
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvid.core import block_stream
 from jaxvid.core.array_cache import ArrayCache
 from jaxvid.core.distributed import agreed
 from jaxvid.core.mesh import MeshConfig, make_mesh, over_data
 from jaxvid.cosmos import model, networks, prompts
 from jaxvid.cosmos.text import TOKENS
-from jaxvid.cosmos.train_data import Clip, Folder, Shapes, texts
+from jaxvid.cosmos.train_data import SCALER, Clip, Folder, Shapes, texts
 from jaxvid.cosmos.train_models import text_projection
-from jaxvid.cosmos.train_setup import Setup, transformer_identity, vae_identity
+from jaxvid.cosmos.train_setup import Setup, text_identity, transformer_identity, vae_identity
 from jaxvid.wan import vae
 from jaxvid.wan.vae import VaeConfig
 
@@ -95,15 +93,13 @@ class Inputs:
     @functools.cached_property
     def _video_source(self) -> list:
         data = self.setup.data
-        return [vae_identity(self.setup), data.frames, data.height, data.width, data.ids]
+        size = [data.frames, data.height, data.width]
+        return [vae_identity(self.setup), *size, data.ids, SCALER.name]
 
     @functools.cached_property
     def _text_source(self) -> list:
         setup = self.setup
-        given = [Path(path).expanduser() for path in setup.text.config.precomputed]
-        encoder = setup.text.identity() if setup.text.network else ""
-        source = [block_stream.identity(path, [path]) for path in given]
-        return [transformer_identity(setup), setup.models.dtype, encoder, source]
+        return [transformer_identity(setup), setup.models.dtype, *text_identity(setup)]
 
     def _text_key(self, text: str) -> str:
         return json.dumps([self._text_source, text])
@@ -155,7 +151,8 @@ def encode(config: VaeConfig, params, clip: Clip, mesh) -> np.ndarray:
     """(2, v, t, h, w, c) float32 latents of a clip's video and control, a view on each device."""
     frames = np.concatenate([clip.video, clip.control])
     devices = mesh.shape["data"]
-    frames = np.concatenate([frames, np.zeros_like(frames[: -len(frames) % devices])])
+    missing = np.zeros((-len(frames) % devices, *frames.shape[1:]), frames.dtype)
+    frames = np.concatenate([frames, missing])
     found = []
     for start in range(0, len(frames), devices):
         part = jax.device_put(frames[start : start + devices], over_data(mesh))

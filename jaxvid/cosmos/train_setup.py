@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from jaxvid.core import block_stream, checkpoint
@@ -62,9 +63,19 @@ class Setup:
                 f"the transformer reads embeddings {self.network.text_in} wide, the text encoder "
                 f"makes them {width} wide: give files of one release"
             )
+        self._check_given()
         if max(self.data.ids) >= self.network.views:
             raise ValueError(
                 f"data.views={self.data.views}: the network knows {self.network.views} cameras only"
+            )
+
+    def _check_given(self):
+        given, frames = self.train.given_frames, self.latent_shape[0]
+        if any(given[frames:]):
+            raise ValueError(
+                f"train.given_frames={given} gives {max(np.flatnonzero(given))} latent frames, but "
+                f"data.frames={self.data.frames} are {frames} in all, so that nothing would be "
+                f"learnt: give at most {frames} probabilities"
             )
 
     @property
@@ -90,7 +101,11 @@ class Setup:
         }
         network = dataclasses.asdict(dataclasses.replace(self.network, remat=False))
         found["network"] = {**network, "dtype": self.models.dtype}
-        found["models"] = {"start": transformer_identity(self), "vae": vae_identity(self)}
+        found["models"] = {
+            "start": transformer_identity(self),
+            "vae": vae_identity(self),
+            "text": text_identity(self),
+        }
         return found
 
 
@@ -148,3 +163,10 @@ def vae_identity(setup: Setup) -> str:
         return f"random {setup.models.random_seed} {shape}"
     path = Path(setup.models.vae).expanduser()
     return f"{block_stream.identity(path, [path] if path.is_file() else [])} {shape}"
+
+
+def text_identity(setup: Setup) -> tuple[str, tuple[str, ...]]:
+    """Tells text encoders apart, and files of embeddings."""
+    given = [Path(path).expanduser() for path in setup.text.config.precomputed]
+    encoder = setup.text.identity() if setup.text.network else ""
+    return encoder, tuple(block_stream.identity(path, [path]) for path in given)

@@ -20,6 +20,7 @@ from jaxvid.cosmos.train import Batch, State
 from jaxvid.cosmos.train_data import open_data
 from jaxvid.cosmos.train_inputs import Inputs
 from jaxvid.cosmos.train_setup import Setup, training_setup
+from jaxvid.runs.fingerprint import hash_json
 from jaxvid.runs.training_log import plain_means
 from jaxvid.runs.training_settings import loop_of
 
@@ -49,6 +50,8 @@ class CosmosTraining:
             )
         train_models.abstract_parameters(setup, mesh)  # raises if the devices do not divide them
         self.source = open_data(setup.data)
+        listed = [self.source.names, self.source.captions]
+        self.fingerprint["data"]["listed"] = hash_json(listed)
         print(self.source.describe(), flush=True)
         self.inputs = Inputs(setup, self.source)
         self.inputs.prepare()
@@ -193,7 +196,8 @@ class Feed:
         config = self.setup.train
         rng = np.random.default_rng([config.seed, step, row])
         dropped = rng.random() < config.text_dropout
-        given = rng.choice(len(config.given_frames), p=config.given_frames)
+        odds = np.array(config.given_frames)
+        given = rng.choice(len(odds), p=odds / odds.sum())
         u = 1 / (1 + np.exp(-rng.standard_normal()))
         epoch, place = divmod(step * config.batch_size + row, len(self.inputs.source))
         index = _order(config.seed, epoch, len(self.inputs.source))[place]
