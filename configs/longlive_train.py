@@ -72,7 +72,9 @@ def stage_settings(stage: str) -> dict:
     train = {"steps": 3000, "lr": 1e-5, "critic_lr": 2e-6, "lora_rank": 256, "ema": 0.0}
     train |= {"save_every": 50, "keep": 3}
     data = {"prompts": f"{PROMPTS}.txt", "switch_prompts": f"{PROMPTS}_switch.txt"}
-    return {"train": train, "models": {"transformer": "checkpoints/longlive_init.pt"}, "data": data}
+    start = "checkpoints/longlive_init.pt"  # `generator` and `critic` of the stage before
+    models = {"transformer": start, "critic": start}
+    return {"train": train, "models": models, "data": data}
 
 
 def tiny(stage: str) -> dict:

@@ -69,6 +69,17 @@ def test_a_run_of_several_needs_a_place_to_meet(monkeypatch):
     assert jax.process_count() == 1
 
 
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_each_process_has_the_rows_that_its_devices_get(monkeypatch, processes):
+    """However many there are, together they give the rows in order."""
+    monkeypatch.setattr(jax, "process_count", lambda: processes)
+    rows = []
+    for index in range(processes):
+        monkeypatch.setattr(jax, "process_index", lambda index=index: index)
+        rows += distributed.own_rows(8)
+    assert rows == list(range(8))
+
+
 def test_requests_are_divided_or_made_together(monkeypatch):
     sample = script.load("sample")
     for name, value in (OURS | {"JAXVID_PROCESS_INDEX": "1"}).items():

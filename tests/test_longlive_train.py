@@ -278,6 +278,7 @@ BAD = [
     ("dmd", "models.lora=x.pt", "reads no files"),
     ("streaming", "train.new_frames=3", "train.new_frames=3 is no multiple"),
     ("streaming", "train.new_frames=8", "is more than the train.frames=6"),
+    ("streaming", "train.new_frames=6", "leaves none of the train.frames=6 to begin with an image"),
     ("streaming", "train.max_frames=4", "less than the first chunk"),
     ("streaming", "data.prompts=data/prompts/text.txt", "one prompt, streaming needs two"),
     ("flow_matching", "data.videos=", "data.videos is empty"),
@@ -314,6 +315,24 @@ def test_files_of_another_kind_are_named(tmp_path):
     config.models.transformer = bad
     with pytest.raises(ValueError, match=r"bad\.pt"):
         training_setup(config)
+
+
+@pytest.mark.parametrize(
+    ("stage", "named"),
+    [("streaming", ("transformer", "critic", "teacher", "vae")), ("dmd", ("teacher",))],
+)
+def test_networks_that_do_not_learn_tell_runs_apart(tmp_path, stage, named):
+    """Those of the checkpoints may have moved away."""
+    setup = training_setup(config_of(stage, tmp_path / "run"))
+    fields = ("transformer", "critic", "teacher", "vae", "text_encoder")
+    paths = {field: write(tmp_path / field, field) for field in fields}
+    models = dataclasses.replace(setup.models, random=False, **paths)
+    setup = dataclasses.replace(setup, models=models)
+    for field in fields[:4]:
+        before = setup.fingerprint["models"]
+        write(tmp_path / field, "other weights")
+        changed = {n for n, value in setup.fingerprint["models"].items() if value != before[n]}
+        assert changed == {field} & set(named)
 
 
 @pytest.mark.slow

@@ -129,6 +129,15 @@ def whole(a) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(a, tiled=True))
 
 
+def own_rows(count: int) -> range:
+    """Which rows of a batch over `data` this process gives to `make_array_from_process_local_data`.
+
+    That lays the rows of one process after those of another; count: a multiple of the processes.
+    """
+    each = count // jax.process_count()
+    return range(jax.process_index() * each, (jax.process_index() + 1) * each)
+
+
 def place(tree, places):
     """Arrays of the host, equal in all processes, on the devices of `places`.
 

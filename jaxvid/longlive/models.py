@@ -244,7 +244,17 @@ def identity(settings: Settings) -> str:
         shapes = [settings.network, settings.vae, settings.text]
         return json.dumps(["random", models.random_seed, *map(dataclasses.asdict, shapes)])
     named = ("transformer", "lora", "vae", "text_encoder", "tokenizer")
-    return json.dumps({name: _file_identity(getattr(models, name)) for name in named})
+    return json.dumps({name: file_identity(getattr(models, name)) for name in named})
+
+
+def text_identity(settings: Settings) -> str:
+    """The same for the text encoder alone, with its tokenizer."""
+    models = settings.models
+    if models.random:
+        encoder = json.dumps(["random", models.random_seed, dataclasses.asdict(settings.text)])
+    else:
+        encoder = file_identity(models.text_encoder)
+    return f"{encoder} {file_identity(models.tokenizer)}"
 
 
 def vae_identity(settings: Settings) -> str:
@@ -252,10 +262,11 @@ def vae_identity(settings: Settings) -> str:
     models = settings.models
     if models.random:
         return json.dumps(["random", models.random_seed, dataclasses.asdict(settings.vae)])
-    return _file_identity(models.vae)
+    return file_identity(models.vae)
 
 
-def _file_identity(path: str) -> str:
+def file_identity(path: str) -> str:
+    """That of the weights or the tokenizer of one field of `models`; "" if it is empty."""
     if not path:
         return ""
     found = Path(path).expanduser()

@@ -96,6 +96,9 @@ class PairFiles:
         path = self.folder / NOTE
         return json.loads(path.read_text()) if path.exists() else {}
 
+    def names(self) -> list[str]:
+        return [path.name for path in self.paths]
+
     def prompt(self, index: int) -> str:
         return str(self._read(index, "prompt"))
 
@@ -134,6 +137,9 @@ class PairDatabase:
 
     def note(self) -> Mapping:
         return {}
+
+    def names(self) -> list[str]:
+        return [str(i) for i in range(len(self))]
 
     def prompt(self, index: int) -> str:
         return self._get(f"prompts_{index}_data").decode()
@@ -184,6 +190,9 @@ class Pairs:
 
     def describe(self) -> str:
         return f"{len(self)} ODE pairs from {self.source.folder}"
+
+    def listing(self) -> list[str]:
+        return self.source.names()
 
     def prompts(self, index: int) -> tuple[str]:
         return (self.source.prompt(index),)

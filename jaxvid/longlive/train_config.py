@@ -1,4 +1,4 @@
-"""Settings of LongLive's training stages; the defaults are upstream's."""
+"""Settings of LongLive's training stages; what upstream's configs say is the default."""
 
 import dataclasses
 import math
@@ -44,10 +44,10 @@ class TrainConfig:
     forcing: Literal["teacher", "diffusion"] = "teacher"  # flow matching: what a block may see
     augment_steps: int = 0  # teacher forcing: largest noise on clean frames, of 1000; 0: none
     ode_shift: float = 8.0  # of the table that the pairs were made with
-    seed: int = 0
+    seed: int = 0  # upstream's 0 draws one
     log_every: int = 1
     save_every: int = 100
-    keep: int = 2  # checkpoints kept for resuming
+    keep: int = 2  # checkpoints kept for resuming; upstream keeps 5
     sample_every: int = 0  # updates between sample videos; 0: never
     sample_frames: int = 21
 
@@ -82,6 +82,11 @@ class TrainConfig:
             raise ValueError(
                 f"train.new_frames={self.new_frames} is more than the train.frames={self.frames} "
                 "that a loss looks at"
+            )
+        if self.image_first and self.new_frames == self.frames:
+            raise ValueError(
+                f"train.new_frames={self.new_frames} leaves none of the train.frames={self.frames} "
+                "to begin with an image: use less, or train.image_first=False"
             )
         if self.max_frames < self.frames:
             raise ValueError(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from jaxvid.core.distributed import own_rows
 from jaxvid.core.mesh import over_data
 from jaxvid.longlive import models, stream
 from jaxvid.longlive.ode_pairs import Pairs
@@ -38,6 +39,9 @@ class PromptList:
         pairs = " pairs of" if len(self.rows[0]) > 1 else ""
         return f"{len(self)}{pairs} prompts from {self.where}"
 
+    def listing(self) -> list:
+        return self.rows
+
     def prompts(self, index: int) -> Prompts:
         return self.rows[index]
 
@@ -45,7 +49,8 @@ class PromptList:
 def open_data(setup: Setup) -> PromptList | Videos | Pairs:
     """The data set of the stage; ValueError, in one line, if it does not fit.
 
-    It has a length, `prompts(index)` and, but for prompts alone, arrays by index.
+    It has a length, `prompts(index)`, a `listing()` that tells it from others of its kind and, but
+    for prompts alone, arrays by index.
     """
     train = setup.train
     if train.stage == "flow_matching":
@@ -64,7 +69,7 @@ class Feed:
         self.setup, self.source = setup, source
         self.place = over_data(mesh)
         train = setup.train
-        self.rows = range(jax.process_index(), train.batch_size, jax.process_count())
+        self.rows = own_rows(train.batch_size)
         self.order = Order(len(source), train.batch_size, train.seed)
         self.texts = Texts(
             functools.partial(embed, setup),

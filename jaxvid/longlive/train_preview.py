@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvid.core.distributed import whole
+from jaxvid.core.distributed import own_rows, whole
 from jaxvid.core.noise import normal
 from jaxvid.core.video import VideoWriter, to_uint8
 from jaxvid.longlive import rollout, train_steps
@@ -42,8 +42,7 @@ def preview_latents(system, state, step: int) -> jax.Array:
         system.frozen.get("generator"),
         setup.lora_scale,
     )
-    rows = range(jax.process_index(), count, jax.process_count())
-    prompts = [system.source.prompts(row % len(system.source))[0] for row in rows]
+    prompts = [system.source.prompts(row % len(system.source))[0] for row in own_rows(count)]
     text = system.batches.texts_of(prompts)
     state = rollout.begin(network, params, text, (count, *setup.latent_shape))
     size = (len(config.steps), count, config.block, *setup.latent_shape)

@@ -17,6 +17,7 @@ from jaxvid.longlive.train_preview import write_previews
 from jaxvid.longlive.train_setup import Setup, training_setup
 from jaxvid.longlive.train_state import State
 from jaxvid.longlive.train_steps import Batch, Learner
+from jaxvid.runs.fingerprint import hash_json
 from jaxvid.runs.training_log import plain_means
 from jaxvid.runs.training_settings import loop_of
 from jaxvid.wan import vae
@@ -55,6 +56,7 @@ class LongLiveTraining:
         self.devices = mesh
         self.like = train_state.abstract_state(self.setup, mesh)
         self.source = open_data(self.setup)
+        self.fingerprint["data"]["listed"] = hash_json(self.source.listing())
         print(f"train: {self.source.describe()}", flush=True)
 
     def initial_state(self) -> State:

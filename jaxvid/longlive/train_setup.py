@@ -115,9 +115,24 @@ class Setup:
             "train": {name: train[name] for name in train if name not in free},
             "data": {name: data[name] for name in data if name not in listed},
             "rollout": dataclasses.asdict(self.rollout),
-            "models": {"dtype": self.models.dtype},
+            "models": {"text": files.text_identity(self), **self._frozen},
             **{name: dataclasses.asdict(net) for name, net in self._networks.items()},
         }
+
+    @property
+    def _frozen(self) -> dict:
+        """What tells apart the networks that do not learn, which no checkpoint of a run holds."""
+        models = self.models
+        found = {"dtype": models.dtype, "use_ema": models.use_ema}
+        if models.random:
+            return found | {"random_seed": models.random_seed}
+        stays = {
+            "transformer": self.lora_scale,
+            "critic": self.critic_scale,
+            "teacher": self.train.distils,
+            "vae": self.train.stage in ("flow_matching", "streaming"),
+        }
+        return found | {n: files.file_identity(getattr(models, n)) for n in stays if stays[n]}
 
 
 def training_setup(config: ConfigDict) -> Setup:

@@ -99,6 +99,9 @@ class Videos:
         files = len({clip.path for clip in self.clips})
         return f"{len(self)} clips of {self.frames} frames from {files} videos"
 
+    def listing(self) -> list:
+        return [[clip.path.name, clip.start, clip.caption] for clip in self.clips]
+
     def prompts(self, index: int) -> Prompts:
         return (self.clips[index].caption,)
 
