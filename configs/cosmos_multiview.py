@@ -63,6 +63,7 @@ def tiny() -> dict:
             "width": 128,
             "latent_frames": 3,
             "files": ("combined", "views", "grid", "control_grid"),
+            "probes": "",
         },
         "overrides": {"num_steps": 4},
         "models": {"random": True, "dtype": "float32"},

@@ -48,7 +48,13 @@ def get_config(variant: str = "t2v") -> ConfigDict:
 def tiny() -> dict:
     """Shapes with nothing left out: a full window, a sink, a last block that is cut."""
     return {
-        "sampling": {"latent_frames": 13, "height": 64, "width": 64, "conditioning_frames": 14},
+        "sampling": {
+            "latent_frames": 13,
+            "height": 64,
+            "width": 64,
+            "conditioning_frames": 14,
+            "probes": "",
+        },
         "rollout": {"window": 9},
         "models": {
             "random": True,

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import itertools
 import os
+import stat
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -133,11 +134,15 @@ def _checked(frames: Iterator[np.ndarray], path: Path, start: int, stop: int):
 @contextlib.contextmanager
 def _reading(path: Path):
     """Opens a file that has a video stream; turns what the library raises into one line."""
-    if not path.exists():
-        raise InputError(f"{path}: no such video file")
-    if not path.is_file():
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{path}: no such video file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read as a video ({error.strerror})") from None
+    if not stat.S_ISREG(found.st_mode):
         raise InputError(f"{path}: not a file")
-    if path.stat().st_size == 0:
+    if found.st_size == 0:
         raise InputError(f"{path}: the file is empty (0 bytes)")
     try:
         with av.open(str(path)) as container:

@@ -11,13 +11,18 @@ from jaxvid.cosmos.spec import Spec
 NEAR = 1e-3  # frames per second that are told apart
 
 
-def videos_of(spec: Spec, looked_at) -> dict[str, VideoInfo]:
-    """What each file holds, by key of the spec: controls first, and inputs that count."""
+def paths_of(spec: Spec) -> dict[str, str]:
+    """The files by key of the spec: controls first, and inputs that count."""
     views = spec.views.items()
     paths = {f"{name}.control_path": view.control_path for name, view in views}
     if any(spec.given):
         paths |= {f"{name}.input_path": view.input_path for name, view in views}
-    return {key: looked_at(path) for key, path in paths.items()}
+    return paths
+
+
+def videos_of(spec: Spec, looked_at) -> dict[str, VideoInfo]:
+    """What each of the files holds."""
+    return {key: looked_at(path) for key, path in paths_of(spec).items()}
 
 
 def thinning(spec: Spec, videos: Mapping[str, VideoInfo]) -> int:

@@ -1,15 +1,15 @@
 """The samples of the spec files as requests of the runner, each checked on its own."""
 
 import dataclasses
-import functools
+from collections.abc import Sequence
 
-from jaxvid.core.video import probe
 from jaxvid.core.views import IDS, VIEWS
 from jaxvid.cosmos import footage, outputs
 from jaxvid.cosmos.multirun import Sample, samples
 from jaxvid.cosmos.prompts import cut_notes
 from jaxvid.cosmos.sample_config import Settings
-from jaxvid.cosmos.spec import Entry, Spec, entries
+from jaxvid.cosmos.spec import FIELDS, Entry, Spec, entries
+from jaxvid.runs.probes import Probes
 from jaxvid.runs.requests import Request
 
 
@@ -20,15 +20,23 @@ def requests(settings: Settings) -> list[Request]:
       ValueError: see spec.entries and multirun.samples; a sample of spec files that is the only one
         and cannot be made.
     """
-    sampling, looked_at = settings.sampling, functools.cache(probe)
+    sampling, looked_at = settings.sampling, Probes(settings.sampling.probes)
     if settings.multirun.controls:
         found = samples(settings.multirun, settings.overrides)[: sampling.limit or None]
+        looked_at.look(_files(found))
         return [_of_multirun(settings, sample, looked_at) for sample in found]
     found = entries(sampling.specs, settings.overrides)[: sampling.limit or None]
+    looked_at.look(_files(found))
     made = [_request(settings, entry, looked_at) for entry in found]
     if len(made) == 1 and made[0].error:
         raise ValueError(made[0].error)
     return made
+
+
+def _files(found: Sequence[Entry | Sample]) -> list[str]:
+    """The videos of all samples."""
+    specs = [sample.spec for sample in found if sample.spec is not None]
+    return [path for spec in specs for path in footage.paths_of(spec).values()]
 
 
 def _request(settings: Settings, entry: Entry, looked_at) -> Request:
@@ -137,7 +145,7 @@ def _check_idle(spec: Spec) -> None:
 
 def _scalars(spec: Spec) -> dict:
     """All values but paths, which mean nothing elsewhere."""
-    found = {n: v for n, v in spec.arguments().items() if n not in (*VIEWS, "prompt_path")}
+    found = {name: getattr(spec, name) for name in FIELDS if name not in (*VIEWS, "prompt_path")}
     counts = {name: view.num_conditional_frames_per_view for name, view in spec.views.items()}
     return found | {"per_view": counts}
 
@@ -166,7 +174,7 @@ def result_settings(settings: Settings) -> dict:
     """What decides the contents of the outputs, for their fingerprint."""
     sampling = dataclasses.asdict(settings.sampling)
     elsewhere = ("specs", "limit", "whole_controls", "mixed_videos", "long_prompts", "layout")
-    for field in (*elsewhere, "files", "guidance_passes"):
+    for field in (*elsewhere, "files", "guidance_passes", "probes"):
         del sampling[field]
     return {
         "mode": "cosmos",

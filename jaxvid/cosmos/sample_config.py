@@ -35,6 +35,7 @@ class SampleConfig:
     upstream_faults: bool = False  # see README, section Cosmos
     files: tuple[str, ...] = ()  # some of FILES; (): what a sample's save_combined_views says
     layout: Literal["folders", "flat"] = "folders"  # flat: as upstream, all samples in one folder
+    probes: str = "~/.cache/jaxvid/probes"  # folder that keeps what videos hold; "": none
 
     def __post_init__(self):
         for field in ("limit", "upstream_ranks"):

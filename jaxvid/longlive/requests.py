@@ -2,11 +2,12 @@
 
 import dataclasses
 
-from jaxvid.core.video import VideoInfo, probe
+from jaxvid.core.video import VideoInfo
 from jaxvid.longlive import models
 from jaxvid.longlive.sample_config import LONGEST, Settings
 from jaxvid.longlive.sources import Item, items
 from jaxvid.runs.names import component
+from jaxvid.runs.probes import Probes
 from jaxvid.runs.requests import LONGEST_NAME, Request
 from jaxvid.wan.tokenizer import Tokenizer
 
@@ -21,12 +22,14 @@ def requests(settings: Settings) -> list[Request]:
       ValueError: see sources.items, and a single video of the config that cannot be made.
     """
     tokens = models.tokenizer(settings)
-    found = []
-    for index, item in enumerate(items(settings.sampling)):
+    found, listed = [], items(settings.sampling)
+    looked_at = Probes(settings.sampling.probes)
+    looked_at.look(item.video for item in listed if item.video and not item.error)
+    for index, item in enumerate(listed):
         options, error = {}, item.error
         if not error:
             try:
-                options = _options(settings, tokens, item)
+                options = _options(settings, tokens, item, looked_at)
             except ValueError as problem:
                 error = str(problem)
         if error and not settings.listed:
@@ -78,7 +81,7 @@ def stem(index: int, item: Item) -> str:
     return component(item.id) if item.id else f"video_{index:04d}"
 
 
-def _options(settings: Settings, tokens: Tokenizer, item: Item) -> dict:
+def _options(settings: Settings, tokens: Tokenizer, item: Item, looked_at: Probes) -> dict:
     """What the generator needs to know of an item; raises ValueError if it cannot be made."""
     cuts = [tokens.cut(prompt) for prompt in item.prompts]
     for number, cut in enumerate(cuts, 1):
@@ -90,7 +93,7 @@ def _options(settings: Settings, tokens: Tokenizer, item: Item) -> dict:
             )
     options, given = {"switch_frames": list(item.switch_frames)}, 0
     if item.video:
-        info = probe(item.video)
+        info = looked_at(item.video)
         given = given_frames(settings, item.video, info)
         options["clip"] = {"frames": info.frames, "fps": info.fps}
     latent = settings.vae.latent_frames(item.frames) if item.frames else 0
@@ -123,7 +126,7 @@ def result_settings(settings: Settings) -> dict:
     """What decides the contents of the outputs, for their fingerprint."""
     sampling = dataclasses.asdict(settings.sampling)
     listing = ("prompts", "prompt", "video", "switch_frames", "limit", "num_samples", "names")
-    places = ("batch_size", "decoder", "long_prompts", "latent_frames", "pixel_frames")
+    places = ("batch_size", "decoder", "long_prompts", "latent_frames", "pixel_frames", "probes")
     for field in (*listing, *places):  # of those that matter, options have what came out
         del sampling[field]
     return {

@@ -34,6 +34,7 @@ class SampleConfig:
     names: Literal["ids", "index", "prompt"] = "ids"  # of files; the others are upstream's
     decoder: Literal["shared", "separate"] = "shared"  # "separate": the last device only decodes
     checkpoint_blocks: int = 100  # in longer videos a killed run goes on at the last so many; 0: no
+    probes: str = "~/.cache/jaxvid/probes"  # folder that keeps what clips hold; "": none
 
     def __post_init__(self):
         for field in ("limit", "pixel_frames", "checkpoint_blocks"):
