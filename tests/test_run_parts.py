@@ -11,6 +11,7 @@ from jaxvid.core.video import read_video
 from jaxvid.runs import flags, writers
 from jaxvid.runs.config import RunConfig
 from jaxvid.runs.flags import run_overrides
+from jaxvid.runs.halfway import Halfway
 from jaxvid.runs.plan import Frames, Plan
 from jaxvid.runs.requests import Request, check_requests
 from jaxvid.runs.share import Share, this_share
@@ -123,6 +124,12 @@ def test_run_config_checks():
         RunConfig()
     with pytest.raises(ValueError, match="negative"):
         RunConfig(output="x", max_failures=-1)
+
+
+def test_snapshots_of_batches_of_another_size_are_left_alone(tmp_path):
+    requests = fake_requests(QUICK)[:2]
+    two, again, four = (Halfway(tmp_path, requests, ["a", "b"], size) for size in (2, 2, 4))
+    assert two.folder == again.folder != four.folder
 
 
 def test_request_is_plain_data():

@@ -23,10 +23,10 @@ FOLDER, REQUESTS = f"{TEMPORARY_PREFIX}halfway", "requests.json"
 class Halfway:
     """The folder of one call, made if it is not there."""
 
-    def __init__(self, output: Path, requests: Sequence[Request], prints: Sequence[str]):
-        """prints: the requests' fingerprints; a call of other ones has another folder."""
+    def __init__(self, output: Path, requests: Sequence[Request], prints: Sequence[str], size: int):
+        """prints: the requests' fingerprints; size: of the generator's batches; see `key`."""
         self.requests = list(requests)
-        self.folder = output / FOLDER / key(requests, prints)
+        self.folder = output / FOLDER / key(requests, prints, size)
         if self.folder.exists():
             return
         new = output / FOLDER / f"new-{secrets.token_hex(4)}"  # whole when it gets its name
@@ -66,10 +66,13 @@ class Halfway:
             self.folder.parent.rmdir()
 
 
-def key(requests: Sequence[Request], prints: Sequence[str]) -> str:
-    """Names a call by what decides its outputs."""
+def key(requests: Sequence[Request], prints: Sequence[str], size: int) -> str:
+    """Names a call by what decides its outputs, and by the rows that it is padded to.
+
+    A snapshot holds all of them: a run with batches of another size begins the call anew.
+    """
     pairs = [[request.id, text] for request, text in zip(requests, prints, strict=True)]
-    return hash_json(pairs)[:32]
+    return hash_json([size, pairs])[:32]
 
 
 def clear_stale(output: Path, ours: Collection[str], wanted: Collection[str]) -> None:

@@ -228,7 +228,8 @@ class _Run:
         wanted = []
         for requests in ([job.request for job in jobs] for jobs in batches):
             if self.config.resume and resumable(generator, requests):
-                wanted.append(key(requests, list(map(self.recorder.fingerprint, requests))))
+                prints = list(map(self.recorder.fingerprint, requests))
+                wanted.append(key(requests, prints, generator.batch_size))
         clear_stale(self.config.folder, ours, wanted)
 
     def _batch(self, generator: Generator, jobs: list[Job], after: list[Request]):
@@ -273,7 +274,7 @@ class _Run:
         requests, prints, halfway, step = requests_of(jobs), [], None, 0
         if resumable(generator, requests):
             prints = list(map(self.recorder.fingerprint, requests))
-            halfway = Halfway(self.config.folder, requests, prints)
+            halfway = Halfway(self.config.folder, requests, prints, generator.batch_size)
             step = halfway.step()
         for index, job in enumerate(jobs):
             job.halfway, job.index = halfway, index

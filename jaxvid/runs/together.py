@@ -48,7 +48,8 @@ def follow(load: Callable[[], Generator], requests: Sequence[Request], output: P
                 continue
             batch = [known[id] for id in order["batch"]]
             prefetch(reader, generator, [known[id] for id in order["next"]])
-            halfway = Halfway(output, batch, order["prints"]) if order["prints"] else None
+            prints, size = order["prints"], generator.batch_size
+            halfway = Halfway(output, batch, prints, size) if prints else None
             with contextlib.suppress(Exception):  # the leader has it, too, and records it
                 _make(generator, batch, halfway, order["step"])
     return 0
