@@ -91,7 +91,8 @@ def test_an_encoder_reads_its_blocks_from_disk(folder, file, tmp_path, monkeypat
 
 def test_half_precision(file):
     tokens = Tokenizer(TOKENIZER, length=40)(PROMPTS)
-    half = prompts.load_encoder(file).encode(tokens)
+    half = list(prompts.load_encoder(file).encode(tokens))
+    assert half[0].dtype == "bfloat16"  # which halves the files that keep them
     whole = run(tokens)
     error = np.concatenate(half) - np.concatenate(whole)
     assert np.sqrt(np.mean(np.square(error))) < 0.03  # of rows of unit scale
@@ -121,6 +122,21 @@ def test_embeddings_are_kept(file, tmp_path, monkeypatch):
     embed(PROMPTS, encoder=prompts.load_encoder(file, "bfloat16"))
     assert encoded == [2, 3]
     close(embed(["Rain"], encoder=encoder)["Rain"], first["Rain"])
+
+
+def test_a_pass_is_kept_before_the_next_one(file, tmp_path, monkeypatch):
+    monkeypatch.setattr(prompts, "PASS", 2)
+    original = prompts.TextEncoder._encode_pass
+    kept = []
+
+    def counted(self, *arguments):
+        kept.append(len(list(tmp_path.glob("*.npy"))))
+        return original(self, *arguments)
+
+    monkeypatch.setattr(prompts.TextEncoder, "_encode_pass", counted)
+    encoder = prompts.load_encoder(file, "float32")
+    prompts.embed_prompts(PROMPTS, Tokenizer(TOKENIZER, length=40), encoder, tmp_path)
+    assert kept == [0, 2]
 
 
 def test_long_prompts_say_what_is_cut():

@@ -5,9 +5,10 @@ The encoder is read block by block, so that neither host nor device ever holds a
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxvid.core import block_stream, checkpoint
@@ -41,14 +42,16 @@ class TextEncoder:
         """Tells encoders apart, without reading them."""
         return block_stream.identity(self.path, [self.path] if self.from_file else [])
 
-    def encode(self, tokens: Tokens) -> list[np.ndarray]:
-        """The (length, c) float32 embeddings of each prompt, in order."""
+    def encode(self, tokens: Tokens) -> Iterator[np.ndarray]:
+        """The (length, c) embeddings of each prompt, in order; of the encoder's type.
+
+        They come a pass at a time, so that they can be kept before the next one begins.
+        """
         encoder = block_stream.stream(self.part(), self.config.layers, self.config.dtype)
-        rows = []
         for start in range(0, len(tokens.ids), PASS):
             part = Tokens(*(a[start : start + PASS] for a in tokens))
-            rows += self._encode_pass(part, encoder)
-        return rows
+            for rows in self._encode_pass(part, encoder):
+                yield rows.astype(jnp.dtype(self.config.dtype))
 
     def _encode_pass(self, tokens: Tokens, encoder: Stream) -> list[np.ndarray]:
         order, batches = in_batches(tokens)
@@ -125,7 +128,8 @@ def embed_prompts(
 ) -> dict[str, np.ndarray]:
     """The (length, c) embeddings of each prompt; `umt5.pad_rows` makes batches of them.
 
-    folder: of the cache; the encoder is read only if some prompt is not in it. None keeps nothing.
+    folder: of the cache, which each pass of the encoder adds to; the encoder is read only if some
+      prompt is not in it. None keeps nothing.
     """
     prompts = list(dict.fromkeys(prompts))
     tokens = tokenizer(prompts)
