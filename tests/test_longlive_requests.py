@@ -236,6 +236,8 @@ def test_upstream_settings_give_way_to_ours(tmp_path, monkeypatch):
     config = converted(tmp_path, content, "--config.sampling.seed=7")
     assert (config.sampling.seed, config.sampling.limit, config.sampling.names) == (7, 1, "prompt")
     assert config.rollout.relative_rope and config.models.lora == ""
+    rollout = config.rollout  # upstream's defaults of what the file leaves out
+    assert (rollout.window, rollout.sink, rollout.shift, rollout.global_sink) == (-1, 0, 8.0, False)
 
 
 @pytest.mark.parametrize(
@@ -300,6 +302,9 @@ LONG = "wet " * 200
         ({"sampling.switch_frames": "(4, 4)"}, "have to rise"),
         ({"sampling.video": "data/clips/maze_walk.mp4"}, "continued with 2 prompts"),
         ({"sampling.decoder": "separate", "mesh.data": 8}, "does not use exactly the 7 devices"),
+        ({"mesh.tensor": 8}, "mesh.tensor=8 does not divide the 2 heads"),
+        ({"sampling.width": 36, "mesh.seq": 8}, "does not divide the 108 tokens of 3 "),
+        ({"rollout.zero_sink": True}, "set global_sink=False"),
         ({"sampling.batch_size": 0}, "sampling.batch_size=0 must be at least 1"),
         ({"models.random": False}, "config.network gives the sizes of random networks"),
         ({"models.lora": "lora.pt"}, "models.random=True reads no files"),
@@ -348,6 +353,13 @@ def test_a_clip_longer_than_the_video(refusal, tmp_path):
     assert "the clip has 4 latent frames, the whole video only 4" in line
 
 
+def test_a_clip_longer_than_a_single_pass(refusal, tmp_path):
+    changes = {**CONTINUED, "sampling.video": "data/clips/maze_walk.mp4", "run.output": tmp_path}
+    changes |= {"sampling.conditioning_frames": 16, "sampling.latent_frames": 12}
+    line = refusal(small_longlive.arguments(**changes, rollout__conditioning="single"))
+    assert "8 conditioning latents do not fit a window of 7 in a single pass" in line
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     return small_longlive.write_files(tmp_path_factory.mktemp("files"))
@@ -386,6 +398,13 @@ def test_missing_and_extra_tensors_are_listed(refusal, files, tmp_path):
     torch_file.save_pt(tmp_path / "odd.pt", {"generator": content})
     line = refusal(with_files(files, transformer=tmp_path / "odd.pt"))
     assert "lacks 1 tensors (head.head.bias) and has 1 tensors (odd.weight) too many" in line
+
+
+def test_averages_that_a_file_lacks(refusal, files, tmp_path):
+    content = torch_file.load(files["transformer"])["generator"]
+    torch_file.save_pt(tmp_path / "flat.pt", dict(content))
+    line = refusal(with_files(files, transformer=tmp_path / "flat.pt", use_ema=True))
+    assert "holds one set of weights, no generator_ema: use models.use_ema=False" in line
 
 
 def test_lora_of_another_rank(refusal, files):

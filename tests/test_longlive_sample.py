@@ -224,6 +224,18 @@ def test_pushed_prompts_take_over_as_scheduled_ones_do(alone):
         live.push(" ")
 
 
+def test_clips_of_the_next_call_do_not_replace_those_of_this_one(monkeypatch):
+    mode = LongLiveMode(small_longlive.config(**CONDITIONAL))
+    generator, (request, *_) = sample.Generator(mode.settings, {}), mode.requests()
+    read = []
+    monkeypatch.setattr(sample, "_read_clip", lambda path, length: read.append(path))
+    for _ in range(2):
+        generator.prefetch([request])
+    for _ in range(2):
+        generator._frames(request.inputs["clip"], mode.settings.length(4))
+    assert len(read) == 2
+
+
 def test_each_piece_is_handed_out_when_the_next_one_is_being_decoded():
     began = []
 
@@ -269,7 +281,7 @@ def test_upstream_files_and_config(tmp_path):
 
 def test_benchmark_runs_every_stage_of_a_block():
     """Each on what the one before has left, as often as asked for; the video goes on."""
-    settings = LongLiveMode(small_longlive.config()).settings
+    settings = LongLiveMode(small_longlive.config(sampling__checkpoint_blocks=1)).settings
     generator = benchmark._loaded(settings, models.embed(settings, ["A tram."]))
     blocks = benchmark.Blocks(generator, "A tram.")
     blocks.start()

@@ -17,6 +17,7 @@ from jaxvid.longlive import rollout, sample, shapes, train_ahead
 from jaxvid.longlive.memory import batch_size
 from jaxvid.longlive.sample_config import Settings
 from jaxvid.longlive.setup import sampling_settings
+from jaxvid.longlive.split import check_split
 from jaxvid.wan import umt5
 
 BLOCK, DECODE, SWITCH = "block: denoising, cache write", "block: VAE decode", "switch: recache"
@@ -28,7 +29,7 @@ def programs(config: ConfigDict, devices: Sequence) -> Iterator[Program]:
     Of a training config, its updates (see train_ahead).
 
     Raises:
-      ValueError: see setup.sampling_settings and mesh.make_mesh.
+      ValueError: see setup.sampling_settings, mesh.make_mesh and split.check_split.
     """
     if "train" in config:
         yield from train_ahead.programs(config, devices)
@@ -40,6 +41,7 @@ def programs(config: ConfigDict, devices: Sequence) -> Iterator[Program]:
             raise ValueError("sampling.decoder=separate needs a target of 2 devices or more")
         mesh = make_mesh(settings.mesh, devices[:-1])
         decoder = make_mesh(type(settings.mesh)(), devices[-1:])
+    check_split(mesh, [settings.network], settings.latent_shape, settings.rollout.block)
     batch = batch_size(settings, mesh.shape["data"])
     yield block(settings, mesh, batch)
     yield decode(settings, decoder, batch)

@@ -1,5 +1,6 @@
 """What is timed of LongLive: a block by stage, and videos end to end, in the steady state."""
 
+import dataclasses
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -49,7 +50,9 @@ def sampling_subject(name: str, settings: Settings) -> Subject:
 
 
 def _loaded(settings: Settings, texts) -> Generator:
-    generator = Generator(settings, texts)
+    """The networks on the devices; the video is not interrupted by snapshots."""
+    sampling = dataclasses.replace(settings.sampling, checkpoint_blocks=0)
+    generator = Generator(dataclasses.replace(settings, sampling=sampling), texts)
     jax.block_until_ready((generator.params, generator.vae))
     return generator
 

@@ -7,6 +7,7 @@ import jax
 from jaxvid.core.mesh import MeshConfig, make_mesh
 from jaxvid.longlive import shapes
 from jaxvid.longlive.sample_config import Settings
+from jaxvid.longlive.split import check_split
 
 # Temporaries of decoding a block in units of its widest activation (all frames of the block at
 # full size): what is split over devices, and what is not. Fitted to programs that XLA has compiled
@@ -58,7 +59,8 @@ def sampling_mesh(settings: Settings):
     """The mesh of the transformer: all devices of the JAX run, but one that only decodes.
 
     Raises:
-      ValueError: see make_mesh; a decoder of its own where there is one device, or several hosts.
+      ValueError: see make_mesh and check_split; a decoder of its own where there is one device, or
+        several hosts.
     """
     devices = jax.devices()
     if settings.sampling.decoder == "separate":
@@ -71,7 +73,9 @@ def sampling_mesh(settings: Settings):
                 "sampling.decoder=separate needs 2 devices or more, there is 1: use 'shared'"
             )
         devices = devices[:-1]
-    return make_mesh(settings.mesh, devices)
+    mesh = make_mesh(settings.mesh, devices)
+    check_split(mesh, [settings.network], settings.latent_shape, settings.rollout.block)
+    return mesh
 
 
 def batch_size(settings: Settings, devices: int) -> int:

@@ -101,6 +101,7 @@ def _options(settings: Settings, tokens: Tokenizer, item: Item, looked_at: Probe
         raise ValueError(f"frames={item.frames} are {latent} latent frames, more than {LONGEST}")
     length = settings.length(given, latent)
     settings.rollout.cache_window(length.made)
+    settings.rollout.check_clip(given)
     options |= {"given": given, "latent_frames": length.latent, "frames": length.pixels}
     if any(cuts):
         options["cut"] = [_quoted(cut) for cut in cuts if cut]

@@ -50,7 +50,20 @@ class RolloutConfig:
             )
         if not 0 <= self.context_timestep <= flow.STEPS:
             raise ValueError(f"context_timestep={self.context_timestep} is not in 0 to 1000")
+        if self.zero_sink and self.global_sink:
+            raise ValueError("zero_sink does nothing while global_sink=True: set global_sink=False")
         flow.few_steps(self.steps, self.shift, self.warp_steps)
+
+    def check_clip(self, frames: int) -> None:
+        """Raises ValueError if a clip of this many frames cannot be taken as `conditioning` says.
+
+        Upstream's single pass fails for more than a window.
+        """
+        if self.conditioning == "single" and -1 != self.window < frames:
+            raise ValueError(
+                f"{frames} conditioning latents do not fit a window of {self.window} in a single "
+                "pass: use conditioning='blocks' or 'auto'"
+            )
 
     def cache_window(self, frames: int) -> Window:
         """The cache of a video of this many frames, those that are made only to be cut included.
@@ -223,15 +236,11 @@ def condition(network, config: RolloutConfig, params, state: State, latents) -> 
     """Takes the frames of a given video (b, t, h, w, c) as the first ones of this one.
 
     One pass over all of them if the window holds them, else block by block as they would have
-    been generated (`conditioning` chooses; upstream fails for more than a window). A video
-    shorter than the sink shares it with the first frames that are made.
+    been generated (`conditioning` chooses, see `check_clip`). A video shorter than the sink shares
+    it with the first frames that are made.
     """
     frames, window = latents.shape[1], network.window.frames
-    if config.conditioning == "single" and frames > window:
-        raise ValueError(
-            f"{frames} conditioning latents do not fit a window of {window} in a single pass: "
-            "use conditioning='blocks'"
-        )
+    config.check_clip(frames)
     blocks = config.conditioning == "blocks" or frames > window
     step = config.block if blocks else frames
     for start in range(0, frames, step):

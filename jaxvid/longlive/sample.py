@@ -1,5 +1,6 @@
 """LongLive as a generator of the runner: block by block, each decoded while the next is made."""
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from jaxvid.longlive.memory import batch_size, sampling_mesh
 from jaxvid.longlive.sample_config import Length, Settings
 from jaxvid.runs.requests import Chunk, Request, Snapshot, Stage
 from jaxvid.wan import vae
+from jaxvid.wan.resize import resize as bilinear
 from jaxvid.wan.umt5 import pad_rows
 
 
@@ -55,7 +57,7 @@ class Generator:
         self.batch_size = batch_size(settings, self.mesh.shape["data"])
         self.params = models.load_transformer(settings, self.mesh)
         self.vae = models.load_vae(settings, self.decoder_mesh)
-        self._clips: dict[str, np.ndarray] = {}  # read ahead, by path
+        self._clips = collections.deque(maxlen=2)  # by path: of this call and of the next
 
     def take_over(self, settings: Settings) -> bool:
         """Goes on with another clip, if nothing else differs; says whether it does."""
@@ -74,7 +76,7 @@ class Generator:
         """Reads the clips of the next call; on another thread."""
         length = length_of(self.settings, requests[0])
         clips = {request.inputs["clip"] for request in requests if length.given}
-        self._clips = {path: _read_clip(path, length) for path in sorted(clips)}
+        self._clips.append({path: _read_clip(path, length) for path in sorted(clips)})
 
     def resumable(self, requests: list[Request]) -> bool:
         """Whether the videos are so long that they can be gone on with in the middle."""
@@ -179,14 +181,19 @@ class Generator:
         """(b, given, h, w, c) latents of the first frames of the clips."""
         sampling = self.settings.sampling
         with agreed():
-            known, self._clips = self._clips, {}
-            read = {path: known.get(path) for path in paths}
-            read = {p: _read_clip(p, length) if a is None else a for p, a in read.items()}
+            read = {path: self._frames(path, length) for path in sorted(set(paths))}
         videos = np.stack([resize(read[p], sampling.height, sampling.width) for p in paths])
         with jax.set_mesh(self.decoder_mesh):
             videos = place(videos, over_data(self.decoder_mesh))
             latents = _encode(self.settings.vae, length.block, self.vae, videos)
         return jax.device_put(latents, over_data(self.mesh))
+
+    def _frames(self, path: str, length: Length) -> np.ndarray:
+        """The first frames of a clip, read now if `prefetch` has not done so."""
+        for ahead in tuple(self._clips):
+            if path in ahead:
+                return ahead.pop(path)
+        return _read_clip(path, length)
 
     def decode(self, latents, past=None):
         """Frames of the next latents, see vae.decode_next, as uint8, and whether all are numbers.
@@ -286,11 +293,4 @@ def resize(frames: np.ndarray, height: int, width: int) -> np.ndarray:
     video = to_float(frames)
     if video.shape[1:3] == (height, width):
         return video
-    shape = (len(video), height, width, 3)
-    return np.asarray(_resize(video, shape))
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _resize(video, shape):
-    exact = jax.lax.Precision.HIGHEST
-    return jax.image.resize(video, shape, "linear", antialias=False, precision=exact)
+    return np.asarray(bilinear(video, height, width, False))

@@ -68,6 +68,14 @@ KEYS = {
 }
 
 
+MISSING = {  # what upstream takes for keys that a file leaves out (`utils/wan_wrapper.py`)
+    "rollout.global_sink": "False",
+    "rollout.window": "-1",
+    "rollout.sink": "0",
+    "rollout.shift": "8.0",
+}
+
+
 def yaml_overrides(argv: list[str]) -> list[str]:
     """The command line with the settings of an upstream config in place of its flag.
 
@@ -78,7 +86,7 @@ def yaml_overrides(argv: list[str]) -> list[str]:
     if not file:
         return list(argv)
     found = _flat(_read(Path(file).expanduser()))
-    assignments = {"rollout.global_sink": "False"}  # what upstream takes it for where it is missing
+    assignments = dict(MISSING)
     for name, value in found.items():
         key = KEYS[name]
         if not key.note and value is not None:

@@ -41,7 +41,7 @@ CRITIC_LORAS = ("critic_lora",)
 def entry(content, names: Sequence[str], path) -> tuple[str, Mapping]:
     """The tensors of a file: those under the first of `names` that is there, or the file itself.
 
-    Returns the entry's name ("" if the file is flat) and its tensors.
+    Returns the entry's name ("" if the file is flat) and its tensors. A flat file has no averages.
     """
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} is no checkpoint: it holds a {type(content).__name__}")
@@ -49,6 +49,11 @@ def entry(content, names: Sequence[str], path) -> tuple[str, Mapping]:
         if isinstance(content.get(name), Mapping):
             return name, content[name]
     if content and all(isinstance(value, np.ndarray) for value in content.values()):
+        if names == EMA:
+            raise ValueError(
+                f"{path} holds one set of weights, no generator_ema: "
+                "use models.use_ema=False, or convert it with --model=wan_dit"
+            )
         return "", content
     raise ValueError(f"{path} holds {', '.join(map(str, content))}, but not {' or '.join(names)}")
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def resize(frames, height: int, width: int):
-    """Bilinear with antialiasing; the aspect ratio is not kept (torchvision's `Resize`).
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def resize(frames, height: int, width: int, antialias: bool = True):
+    """Bilinear; the aspect ratio is not kept (torchvision's `Resize`, which antialiases).
 
     frames: (..., h, w, c) of any type; returns (..., height, width, c) float32.
     """
@@ -18,7 +18,7 @@ def resize(frames, height: int, width: int):
         frames.astype(jnp.float32),
         shape,
         "linear",
-        antialias=True,
+        antialias=antialias,
         precision=jax.lax.Precision.HIGHEST,
     )
 

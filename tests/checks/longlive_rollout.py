@@ -25,7 +25,7 @@ def settings(case) -> rollout.RolloutConfig:
         context_timestep=theirs["context_noise"],
         global_sink=theirs["global_sink"],
         conditioning={"vc": "single", "vcb": "blocks"}.get(kind, "auto"),
-        zero_sink=kind == "switch",
+        zero_sink=kind == "switch" and not theirs["global_sink"],
         noisy_sink=True,
         blank_tail=True,
     )
