@@ -1,10 +1,13 @@
 """Clips x prompts end to end, and forty requests of which twelve are broken."""
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 import small_multiview as small
@@ -58,17 +61,30 @@ def settings(root: Path, **changes) -> dict:
     return found | {"sampling__files": "()"} | changes
 
 
-def poison(root: Path) -> dict[str, str]:
+def lock(path: Path, patch: pytest.MonkeyPatch):
+    """Nobody may read the file; root, who may always, is refused all the same."""
+    path.chmod(0)
+    real = av.open
+
+    def refusing(file, *args, **kwargs):
+        if file == str(path.resolve()):
+            raise av.PermissionError(errno.EACCES, "Permission denied", file)
+        return real(file, *args, **kwargs)
+
+    if os.access(path, os.R_OK):
+        patch.setattr(av, "open", refusing)
+
+
+def poison(root: Path, patch: pytest.MonkeyPatch) -> dict[str, str]:
     """28 good requests of one clip and 12 broken ones; the broken ones' ids and causes."""
     keys = [*WEIRD, *(f"look {n}" for n in range(28 - len(WEIRD)))]
     add_clip(root, "good", dict.fromkeys(keys, "A road."))
-    for uid in ("cut", "empty", "folder"):
+    for uid in ("cut", "empty", "locked"):
         add_clip(root, uid, {"x": "A road."})
     rear = root / "controls" / f"ftheta_{CAMERAS['rear']}"
     (rear / "cut.mp4").write_bytes((rear / "cut.mp4").read_bytes()[:600])
     (rear / "empty.mp4").write_bytes(b"")
-    (rear / "folder.mp4").unlink()
-    (rear / "folder.mp4").mkdir()
+    lock(rear / "locked.mp4", patch)
     add_clip(root, "camera", {"x": "A road."}, views=VIEWS[1:])
     add_clip(root, "rate", {"x": "A road."}, fps=7)
     add_clip(root, "short", {"x": "A road."}, frames=2)
@@ -81,7 +97,7 @@ def poison(root: Path) -> dict[str, str]:
     return {
         "cut_x": "damaged or not a video",
         "empty_x": "0 bytes",
-        "folder_x": "no such file",
+        "locked_x": "locked.mp4: cannot be read as a video (Permission denied)",
         "camera": "camera.mp4 is missing of camera_front_wide_120fov",
         "rate_x": "does not divide",
         "short_x": "has 2 frames",
@@ -128,8 +144,8 @@ def check_poisoned(root: Path, summary, broken: dict[str, str], text: str):
     assert {path.name for path in root.iterdir() if path.suffix != ".mp4"} == known
 
 
-def test_of_forty_requests_twelve_broken(tmp_path, capsys):
-    broken = poison(tmp_path)
+def test_of_forty_requests_twelve_broken(tmp_path, capsys, monkeypatch):
+    broken = poison(tmp_path, monkeypatch)
     mode = CosmosMode(small.config(**settings(tmp_path, multirun__missing="skip")))
     requests = mode.requests()
     assert len(requests) == 40
@@ -151,8 +167,8 @@ def test_controls_are_read_ahead(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_same_forty_with_the_networks(tmp_path, capsys):
-    broken = poison(tmp_path)
+def test_the_same_forty_with_the_networks(tmp_path, capsys, monkeypatch):
+    broken = poison(tmp_path, monkeypatch)
     config = small.config(**settings(tmp_path, multirun__missing="skip", overrides__num_steps=1))
     config.run.output = str(tmp_path / "out")
     mode = script.open_mode(config)

@@ -13,6 +13,7 @@ import pytest
 from fake_mode import FakeConfig, FakeGenerator, fake_plan, fake_requests
 from ml_collections import ConfigDict
 
+from jaxvid.cosmos.mode import CosmosMode
 from jaxvid.runs import parallel
 from jaxvid.runs.causes import INPUT, KILLED, MEMORY, TIMEOUT
 from jaxvid.runs.clips import Clips
@@ -251,6 +252,8 @@ def test_clips_share_one_generator(folder, tmp_path):
     assert (root / "b" / "clip_0000" / "samples.npy").exists()
     with pytest.raises(ValueError, match="nothing of a single video"):
         Clips(object, config, make)
+    with pytest.raises(ValueError, match=r"control videos .*, which a clip is not .*:multirun"):
+        Clips(CosmosMode, config, make)
 
 
 @pytest.mark.slow

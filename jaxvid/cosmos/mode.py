@@ -16,6 +16,10 @@ class CosmosMode:
     """See runs.mode.Mode."""
 
     together = True
+    no_clip = (
+        "its samples follow control videos of drawn lanes and boxes, which a clip is not (folders "
+        "of controls: configs/cosmos_multiview.py:multirun)"
+    )
 
     def __init__(self, config: ConfigDict):
         self.settings = sampling_settings(config)

@@ -23,8 +23,9 @@ class Clips:
           ValueError: a mode that makes nothing of a single video.
         """
         if not hasattr(mode, "take_clip"):
+            why = f": {mode.no_clip}" if hasattr(mode, "no_clip") else ""
             raise ValueError(
-                f"config.mode={config.get('mode')!r} makes nothing of a single video; "
+                f"config.mode={config.get('mode')!r} makes nothing of a single video{why}; "
                 "choose another config, or a script of your own"
             )
         self._mode, self._config, self._work = mode, config, work

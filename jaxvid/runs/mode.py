@@ -14,6 +14,7 @@ class Mode(Protocol):
     A mode that makes something of a single video has two members more, which runs.clips uses:
     `take_clip(config, path)` (static) changes a config so that it makes that video, and
     `take_over(generator, requests)` says whether a generator of another video now serves this one.
+    Another mode may say in `no_clip` why not.
 
     Attributes:
       output: the folder of all outputs, "" if the config names none.
