@@ -304,6 +304,12 @@ def test_bad_input_is_one_line_before_weights(tmp_path, stage, assignment, messa
     assert "\n" not in str(error.value)
 
 
+def test_devices_that_cannot_share_a_network_are_named(tmp_path):
+    system = system_of("dmd", tmp_path / "run", "mesh.tensor=2", "teacher.heads=1")
+    with pytest.raises(ValueError, match=r"mesh\.tensor=2 does not divide the 1 heads"):
+        run(system, devices=2)
+
+
 def test_files_of_another_kind_are_named(tmp_path):
     """Each field of `models` says what is wrong with its own file."""
     bad = write(tmp_path / "bad.pt", "no checkpoint")

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from jaxvid.core.mesh import replicated
 from jaxvid.longlive import distillation, models, stream, train_state, train_steps
 from jaxvid.longlive.recipe import Kind, Recipe
+from jaxvid.longlive.split import check_split
 from jaxvid.longlive.train_data import Feed, Turn, open_data
 from jaxvid.longlive.train_export import export
 from jaxvid.longlive.train_preview import write_previews
@@ -53,11 +54,20 @@ class LongLiveTraining:
                 f"mesh.data={devices} is not a multiple of the {jax.process_count()} processes, "
                 "each of which reads its own part of a batch"
             )
+        self._check_split(mesh)
         self.devices = mesh
         self.like = train_state.abstract_state(self.setup, mesh)
         self.source = open_data(self.setup)
         self.fingerprint["data"]["listed"] = hash_json(self.source.listing())
         print(f"train: {self.source.describe()}", flush=True)
+
+    def _check_split(self, mesh) -> None:
+        """ValueError for heads, or tokens of a pass, that the devices cannot share."""
+        setup, train = self.setup, self.setup.train
+        networks = [setup.network, *([setup.critic, setup.teacher] if train.distils else [])]
+        in_blocks = train.distils or train.sample_every
+        frames = setup.rollout.block if in_blocks else train.frames
+        check_split(mesh, networks, setup.latent_shape, frames)
 
     def initial_state(self) -> State:
         return train_state.initial_state(self.setup, self.devices)
