@@ -4,6 +4,7 @@ import ast
 import contextlib
 import dataclasses
 import difflib
+import functools
 import importlib.util
 import inspect
 import math
@@ -126,7 +127,7 @@ def build(cls, section: Mapping, name: str = "config"):
       ValueError: unknown field, wrong type, or whatever the dataclass itself refuses, each in one
         line that starts with the field's full name.
     """
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     known = [field.name for field in dataclasses.fields(cls)]
     values = {}
     for field, value in dict(section).items():
@@ -142,6 +143,11 @@ def build(cls, section: Mapping, name: str = "config"):
     if missing:
         raise ValueError(f"{name} needs {', '.join(missing)}")
     return cls(**values)
+
+
+@functools.cache
+def _hints(cls) -> dict:
+    return typing.get_type_hints(cls)
 
 
 def _field(section: ConfigDict, field: str, name: str):

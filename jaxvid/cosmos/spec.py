@@ -6,6 +6,7 @@ file means nothing.
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -82,7 +83,7 @@ class Spec:
                 f"name={self.name!r} has to be a file name without '/', at most {ROOM} bytes long"
             )
 
-    @property
+    @functools.cached_property
     def views(self) -> dict[str, View]:
         """The active ones, in the order of their ids."""
         found = {name: getattr(self, name) for name in VIEWS}
