@@ -258,8 +258,47 @@ def test_chunks_are_clamped_or_as_many_as_there_are(tmp_path):
     (request,) = requests(tmp_path, value)
     assert request.options["chunks"] == 3 and request.options["frames"] == 7
     assert "num_chunks=9, the controls last for 3" in request.options["notes"]
-    (request,) = requests(tmp_path, value | {"num_chunks": 1}, sampling__whole_controls=True)
+    whole = {"sampling__whole_controls": True}
+    (request,) = requests(tmp_path, value | {"num_chunks": 1}, **whole)
     assert request.options["chunks"] == 3
+    assert request.options["notes"] == [
+        *("num_chunks=1, the controls last for 3", "1 frames of the controls are left over")
+    ]
+    (request,) = requests(tmp_path, value, overrides__num_chunks=2, **whole)
+    assert request.options["chunks"] == 2
+    refused(tmp_path, sample(views=videos), "whole_controls=True makes chunks, this", **whole)
+    (request,) = requests(tmp_path, sample(views=videos))
+    assert request.options["notes"] == ["5 frames of the controls are left over"]
+
+
+def test_given_frames_that_latents_cannot_hold(folder):
+    value = sample(views=views(*BOTH, inputs=BOTH), num_conditional_frames=2)
+    settings = {"sampling__latent_frames": 3}
+    refused(folder, value, "num_conditional_frames=2 cannot be .*: use 1 or 3", **settings)
+    (request,) = requests(folder, value, **settings, sampling__upstream_faults=True)
+    assert "latents hold 1 of them" in request.options["notes"][0]
+
+
+def test_input_videos_that_nothing_reads_are_told(folder):
+    (request,) = requests(folder, sample(views=views(*BOTH, inputs=BOTH)))
+    assert "input videos are not looked at" in request.options["notes"][0]
+
+
+def test_an_input_as_short_as_its_own_frames(tmp_path):
+    """All inputs are read as far as the one with the most given frames."""
+    both = write_videos(tmp_path, BOTH)
+    for name, frames, count in (("front_wide", 7, 5), ("rear", 3, 1)):
+        both[name] |= write_videos(tmp_path, [name], frames=frames, kind="input")[name]
+        both[name]["num_conditional_frames_per_view"] = count
+    value = sample(views=both, enable_autoregressive=True)
+    settings = {"sampling__latent_frames": 4, "sampling__mixed_videos": "allow"}
+    refused(tmp_path, value, "rear.input_path has 3 frames, 5 given ones", **settings)
+
+
+def test_seeds_of_upstreams_noise(folder):
+    value = sample(seed=-1)
+    assert not requests(folder, value)[0].error
+    refused(folder, value, "seed=-1: .*from 0 to 4294967295", sampling__upstream_ranks=1)
 
 
 def test_too_many_given_frames(folder):
@@ -282,6 +321,7 @@ def test_one_bad_sample_of_several_fails_alone(folder):
     found = CosmosMode(config(sampling__specs=f"('{path}',)")).requests()
     assert [bool(request.error) for request in found] == [False, True]
     assert "fps=3 does not divide" in found[1].error
+    assert found[1].options == {"safety": {"prompt": "off", "video": "off"}}
 
 
 def test_the_arguments_are_saved_as_upstream_saves_them(folder):

@@ -58,15 +58,30 @@ def check_alike(videos: Mapping[str, VideoInfo]) -> None:
             )
 
 
-def check_given(settings: Settings, counts: Mapping[str, int]) -> None:
-    """Raises ValueError if given frames, by view, leave nothing of the first chunk to make."""
+def given_notes(settings: Settings, spec: Spec) -> list[str]:
+    """What to say about the given frames.
+
+    Raises:
+      ValueError: they leave nothing of the first chunk to make, or latents cannot hold them.
+    """
     stride = settings.vae.time_stride
-    for name, count in counts.items():
+    for name, count in zip(spec.views, spec.given, strict=True):
         if conditions.latent_count(count, stride) >= settings.sampling.latent_frames:
             raise ValueError(
                 f"{name} begins with {count} given frames, a chunk has {settings.frames}: give 0, "
                 f"1 or {1 + stride}"
             )
+    if not any(spec.given):
+        views = spec.views.values()
+        idle = any(v.input_path not in (None, v.control_path) for v in views)
+        return ["input videos are not looked at, since no frame is given"] if idle else []
+    for count in set(spec.given):
+        _check_held(settings, "num_conditional_frames", count)
+    return [
+        f"num_conditional_frames={count}: latents hold {held} of them, as upstream"
+        for count in sorted(set(spec.given))
+        if (held := _held(settings, count)) != count
+    ]
 
 
 def chunk_layout(
@@ -75,7 +90,8 @@ def chunk_layout(
     """How the video is made of chunks, and what to say about it.
 
     Raises:
-      ValueError: controls too short for a chunk, or an overlap that latents cannot hold.
+      ValueError: controls too short for a chunk, an overlap that latents cannot hold, or
+        sampling.whole_controls for a sample that is one chunk.
     """
     controls = {key: info for key, info in videos.items() if key.endswith("control_path")}
     shortest = min(controls, key=lambda key: controls[key].frames)
@@ -88,20 +104,28 @@ def chunk_layout(
             f"{frames}: give {frames * every}{at} or more"
         )
     notes = [f"every {every}. frame of the files is taken"] if every > 1 else []
-    if not spec.enable_autoregressive:
-        return Layout(frames), notes
-    overlap = _overlap(settings, spec)
-    possible = chunks_within(available, frames, overlap)
-    if settings.sampling.whole_controls:
-        chunks = possible
-    else:
-        chunks = min(spec.num_chunks, possible)
-        if chunks < spec.num_chunks:
-            notes.append(f"num_chunks={spec.num_chunks}, the controls last for {chunks}")
-    layout = Layout(frames, overlap, chunks)
+    layout = _layout(settings, spec, available)
+    if spec.enable_autoregressive and layout.chunks != spec.num_chunks:
+        notes.append(f"num_chunks={spec.num_chunks}, the controls last for {layout.chunks}")
     if available > layout.total:
         notes.append(f"{available - layout.total} frames of the controls are left over")
     return layout, notes
+
+
+def _layout(settings: Settings, spec: Spec, available: int) -> Layout:
+    """Of so many frames of the controls; a number of chunks in config.overrides comes first."""
+    frames, whole = settings.frames, settings.sampling.whole_controls
+    if not spec.enable_autoregressive:
+        if whole:
+            raise ValueError(
+                "sampling.whole_controls=True makes chunks, this sample is one: set "
+                "enable_autoregressive=true, or sampling.whole_controls=False"
+            )
+        return Layout(frames)
+    overlap = _overlap(settings, spec)
+    possible = chunks_within(available, frames, overlap)
+    all_of_them = whole and settings.overrides.num_chunks is None
+    return Layout(frames, overlap, possible if all_of_them else min(spec.num_chunks, possible))
 
 
 def _overlap(settings: Settings, spec: Spec) -> int:
@@ -113,17 +137,29 @@ def _overlap(settings: Settings, spec: Spec) -> int:
             f"chunk_overlap={overlap} leaves nothing of a chunk of {settings.frames} frames to "
             f"make: use 1 or {1 + stride}"
         )
-    held = settings.vae.pixel_frames(latent) if overlap else 0
-    if held != overlap and not settings.sampling.upstream_faults:
-        raise ValueError(
-            f"chunk_overlap={overlap} cannot be held in latents, which code 1, {1 + stride}, "
-            f"{1 + 2 * stride}, ... frames: use {held} or {held + stride}"
-        )
+    _check_held(settings, "chunk_overlap", overlap)
     return overlap
 
 
+def _held(settings: Settings, count: int) -> int:
+    """Pixel frames of the latents that `count` given frames condition."""
+    latent = conditions.latent_count(count, settings.vae.time_stride)
+    return settings.vae.pixel_frames(latent) if latent else 0
+
+
+def _check_held(settings: Settings, key: str, count: int) -> None:
+    held, stride = _held(settings, count), settings.vae.time_stride
+    if held != count and not settings.sampling.upstream_faults:
+        raise ValueError(
+            f"{key}={count} cannot be held in latents, which code 1, {1 + stride}, "
+            f"{1 + 2 * stride}, ... frames: use {held} or {held + stride}"
+        )
+
+
 def check_inputs(spec: Spec, videos: Mapping[str, VideoInfo], every: int) -> None:
-    for name, count in zip(spec.views, spec.given, strict=True):
+    """Raises ValueError for an input video that is too short; as many frames of each are read."""
+    count = max(spec.given)
+    for name in spec.views:
         key = f"{name}.input_path"
         if count and videos[key].frames < (count - 1) * every + 1:
             raise ValueError(

@@ -151,8 +151,8 @@ class Video:
         """Frames of the "control" or "input" videos, uint8 (v, t, h, w, 3) of the wanted size."""
         known = self.generator.ahead
         with agreed():
-            places = self.places(kind, start, count)
-            return np.stack([known[key] if key in known else _read(*key) for key in places])
+            frames = [(known.pop(key, None), key) for key in self.places(kind, start, count)]
+            return np.stack([_read(*key) if ahead is None else ahead for ahead, key in frames])
 
     def places(self, kind: str, start: int, count: int) -> list[tuple]:
         """Arguments of `_read` for each view."""

@@ -10,6 +10,8 @@ from einops import rearrange
 
 from jaxvid.core.noise import normal, request_key
 
+SEEDS = 2**32  # of numpy.random.RandomState
+
 
 def of_request(
     seed: int,
@@ -66,4 +68,13 @@ def check_ranks(ranks: int, frames: int, height: int) -> None:
         raise ValueError(
             f"upstream_ranks={ranks} cannot share {frames} latent frames of {height // 2} rows of "
             f"tokens: use one of {', '.join(map(str, fits[:8]))}"
+        )
+
+
+def check_seeds(seed: int, chunks: int) -> None:
+    """Raises ValueError unless NumPy takes the seeds of all chunks, which count up from `seed`."""
+    if not 0 <= seed <= SEEDS - chunks:
+        raise ValueError(
+            f"seed={seed}: upstream's noise of {chunks} chunks takes seeds from 0 to "
+            f"{SEEDS - chunks}; sampling.upstream_ranks=0 takes any"
         )

@@ -5,6 +5,7 @@ bfloat16, that is 1 GB on a device and on the host instead of 15.
 """
 
 import dataclasses
+import functools
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -134,8 +135,11 @@ def _describe(path: Path) -> TextConfig:
     return build(TextConfig, info["config"], f"{path}: config")
 
 
+_tokenizer = functools.cache(Tokenizer)  # its file is large, and each sample's prompt is checked
+
+
 def _with_tokenizer(settings: PromptSettings) -> PromptSettings:
-    size = Tokenizer(settings.config.tokenizer_path).size
+    size = _tokenizer(settings.config.tokenizer_path).size
     if size > settings.network.vocabulary:
         raise ValueError(
             f"text.tokenizer={settings.config.tokenizer_path} has {size} tokens, the encoder knows "
@@ -148,7 +152,7 @@ def cut_notes(settings: PromptSettings, texts: Sequence[str]) -> list[str]:
     """A line for each prompt of which only 512 tokens are read, with what is left out."""
     if not settings.config.tokenizer_path:
         return []
-    tokenizer = Tokenizer(settings.config.tokenizer_path)
+    tokenizer = _tokenizer(settings.config.tokenizer_path)
     ends = {prompt: tokenizer.cut(prompt) for prompt in dict.fromkeys(texts)}
     return [
         f"prompt {_short(prompt)} is longer than {TOKENS} tokens; cut: {end!r}"
@@ -190,7 +194,7 @@ def text_embeddings(settings: PromptSettings, texts: Sequence[str]) -> dict[str,
 
 def _kept_or_made(settings: PromptSettings, texts: list[str]) -> dict[str, np.ndarray]:
     config, shape = settings.config, (TOKENS, settings.embedding_width)
-    ids = Tokenizer(config.tokenizer_path)(texts)
+    ids = _tokenizer(config.tokenizer_path)(texts)
     identity = settings.identity()
     keys = {t: json.dumps([identity, row.tolist()]) for t, row in zip(texts, ids, strict=True)}
     cache = ArrayCache(config.embeddings) if config.embeddings else None

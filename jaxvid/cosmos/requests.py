@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from jaxvid.core.views import IDS, VIEWS
-from jaxvid.cosmos import footage, outputs
+from jaxvid.cosmos import footage, noise, outputs
 from jaxvid.cosmos.multirun import Sample, samples
 from jaxvid.cosmos.prompts import cut_notes
 from jaxvid.cosmos.sample_config import Settings
@@ -43,7 +43,8 @@ def _request(settings: Settings, entry: Entry, looked_at) -> Request:
     spec, (options, error) = entry.spec, _tried(settings, entry, looked_at)
     if error or spec is None:
         name = entry.name.replace("/", "_")
-        return Request(name, 0, outputs={"arguments": f"{name}.json"}, error=error)
+        told = {"safety": settings.safety.state()}
+        return Request(name, 0, outputs={"arguments": f"{name}.json"}, options=told, error=error)
     files = settings.sampling.files
     files = files or (("combined",) if spec.save_combined_views else ("views", "grid"))
     flat = settings.sampling.layout == "flat"
@@ -69,7 +70,7 @@ def _tried(settings: Settings, entry: Entry | Sample, looked_at) -> tuple[dict, 
 
 def _of_multirun(settings: Settings, sample: Sample, looked_at) -> Request:
     spec, (options, error) = sample.spec, _tried(settings, sample, looked_at)
-    told = {"uid": sample.uid, "variant": sample.variant}
+    told = {"uid": sample.uid, "variant": sample.variant, "safety": settings.safety.state()}
     options = {**options, "notes": [*sample.notes, *options.get("notes", [])]}
     if error or spec is None:
         outputs_ = {"arguments": sample.outputs["arguments"]}
@@ -107,8 +108,10 @@ def _options(settings: Settings, spec: Spec, looked_at) -> dict:
     if settings.sampling.mixed_videos == "refuse":
         footage.check_alike(videos)
     counts = dict(zip(spec.views, spec.given, strict=True))
-    footage.check_given(settings, counts)
+    given = footage.given_notes(settings, spec)
     layout, notes = footage.chunk_layout(settings, spec, videos, every)
+    if settings.sampling.upstream_ranks:
+        noise.check_seeds(spec.seed, layout.chunks)
     footage.check_inputs(spec, videos, every)
     return {
         "fps": spec.fps,
@@ -121,7 +124,7 @@ def _options(settings: Settings, spec: Spec, looked_at) -> dict:
         "frames": layout.total,
         "spec": _scalars(spec),
         "safety": settings.safety.state(),
-        "notes": [*notes, *cuts],
+        "notes": [*given, *notes, *cuts],
     }
 
 
