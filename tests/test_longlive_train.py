@@ -18,13 +18,16 @@ from small_wan import QUICK
 from jaxvid.core import checkpoint, torch_file
 from jaxvid.core.config import load_config, override
 from jaxvid.core.mesh import make_mesh
-from jaxvid.longlive import ode_pairs, stream, train_preview
+from jaxvid.core.video import VideoWriter
+from jaxvid.longlive import ode_pairs, stream, train_data, train_preview
 from jaxvid.longlive.ode_pairs import Pairs, PairsConfig
+from jaxvid.longlive.pair_making import origin
 from jaxvid.longlive.stream import Position
 from jaxvid.longlive.train_config import DataConfig, TrainConfig
 from jaxvid.longlive.train_prompts import Order, Texts, read_prompts
 from jaxvid.longlive.train_run import LongLiveTraining
 from jaxvid.longlive.train_setup import training_setup
+from jaxvid.longlive.train_videos import Videos
 from jaxvid.runs import training
 
 ROOT = Path(__file__).parents[1]
@@ -154,7 +157,8 @@ def test_turns_of_an_update():
 
 
 def test_a_switch_within_a_chunk_takes_effect_at_the_next_block():
-    config = TrainConfig("streaming", frames=6, new_frames=6, max_frames=18, switch_frames=(7,))
+    sizes = {"frames": 6, "new_frames": 6, "max_frames": 18, "switch_frames": (7,)}
+    config = TrainConfig("streaming", image_first=False, **sizes)
     chunks = [stream.next_chunk(config, 3, Position(0, start)) for start in (6, 12)]
     assert [(chunk.switch_block, chunk.prompt) for chunk in chunks] == [(1, 1), (None, 1)]
 
@@ -185,6 +189,34 @@ def test_prompts_are_embedded_ahead_and_dropped():
     assert set(texts.known) == {"bad", "eee", "f", "a", "bb"}
 
 
+def test_texts_of_sample_videos_do_not_drop_those_ahead(tmp_path, monkeypatch):
+    calls = []
+
+    def embed(setup, prompts):
+        calls.append(prompts)
+        return {prompt: np.zeros((2, 32), np.float32) for prompt in prompts}
+
+    monkeypatch.setattr(train_data, "embed", embed)
+    setup = training_setup(config_of("dmd", tmp_path, "train.sample_every=1"))
+    source = train_data.PromptList([(f"prompt {i}",) for i in range(50)], "here")
+    feed = train_data.Feed(setup, source, make_mesh(setup.mesh, jax.devices()[:1]))
+    for step in range(4):
+        feed(step, Position())
+        assert feed.shown_texts().shape == (1, 128, 32)
+    assert len(calls) == 1 and {"blurred", "prompt 0"} < set(calls[0])
+
+
+def test_videos_of_another_rate_are_told(tmp_path):
+    for fps in (16, 30):
+        with VideoWriter(tmp_path / f"{fps}.mp4", fps=fps) as writer:
+            writer.write(np.zeros((5, 16, 16, 3), np.uint8))
+        write(tmp_path / f"{fps}.txt", "a caption")
+    setup = training_setup(config_of("flow_matching", tmp_path / "run", "train.frames=2"))
+    data = dataclasses.replace(setup.data, videos=str(tmp_path))
+    text = Videos(dataclasses.replace(setup, data=data)).describe()
+    assert "from 2 videos, 1 of which have 30 to 30 frames per second" in text
+
+
 def test_points_of_a_straight_way(tmp_path):
     """Along the exact flow to one clean video all points lie on a line, at the levels trained."""
     clean, noise = np.full((1, 2, 1, 1, 1), 3.0), np.ones((1, 2, 1, 1, 1))
@@ -199,8 +231,9 @@ def test_points_of_a_straight_way(tmp_path):
     sigmas = sigmas[:, None, None, None, None]
     line = sigmas * noise + (1 - sigmas) * clean
     np.testing.assert_allclose(path, line[None], atol=2e-3)  # the guidance adds 5e-4
-    ode_pairs.write_note(tmp_path, how, steps)
+    ode_pairs.write_note(tmp_path, how, steps, {"seed": 0})
     ode_pairs.write_pair(tmp_path / "000000.npz", path[0], "a prompt")
+    ode_pairs.write_pair(tmp_path / "000001.npz", path[0, :, :1], "of another run")
     pairs = Pairs(str(tmp_path), steps, 8.0, (2, 1, 1, 1))
     assert pairs.prompts(0) == ("a prompt",)
     np.testing.assert_allclose(pairs[0], path[0], rtol=1e-3)
@@ -211,8 +244,25 @@ def test_points_of_a_straight_way(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             Pairs(str(tmp_path), *other)
-    with pytest.raises(ValueError, match="other settings"):
-        ode_pairs.write_note(tmp_path, PairsConfig(24), steps)
+    with pytest.raises(ValueError, match=r"in pair 000001\.npz, the training is for"):
+        pairs[1]
+    for config, seed, message in ((PairsConfig(24), 0, "steps"), (how, 1, "seed")):
+        with pytest.raises(ValueError, match=f"other settings: {message}, see"):
+            ode_pairs.write_note(tmp_path, config, steps, {"seed": seed})
+
+
+def test_pairs_of_other_prompts_or_networks_are_not_taken(tmp_path):
+    setup = training_setup(config_of("ode", tmp_path / "run"))
+    known = origin(setup, ["a", "b"])
+    changes = {
+        "negative_prompt": {"data": dataclasses.replace(setup.data, negative_prompt="dark")},
+        "shape": {"data": dataclasses.replace(setup.data, height=32)},
+        "transformer": {"models": dataclasses.replace(setup.models, random_seed=1)},
+        "seed": {"train": dataclasses.replace(setup.train, seed=1)},
+    }
+    for name, change in changes.items():
+        assert origin(dataclasses.replace(setup, **change), ["a", "b"])[name] != known[name]
+    assert origin(setup, ["a", "c"])["prompts"] != known["prompts"]
 
 
 def test_pairs_of_upstream(tmp_path):
@@ -247,8 +297,10 @@ def test_prompt_lists(tmp_path):
     rows = write(tmp_path / "rows.jsonl", '{"prompts": ["a", "c"]}\n{"prompts": ["b", "d", "e"]}\n')
     wanted = [("a", "c"), ("b", "d")]
     assert read_prompts(DataConfig(first, second), pairs=True) == wanted
-    assert read_prompts(DataConfig(rows), pairs=True) == wanted
-    assert read_prompts(DataConfig(rows), pairs=False) == [("a",), ("b",)]
+    found = read_prompts(DataConfig(rows), pairs=True)
+    assert train_data.PromptList(found, "rows", 2).rows == wanted
+    assert train_data.PromptList(found, "rows").rows == [("a",), ("b",)]
+    assert "1 rows have more prompts, of" in train_data.PromptList(found, "rows", 2).describe()
     bad = {
         "": ("", "is empty"),
         "x.txt": ("a\n\nb\n", "line 2: the prompt is empty"),
@@ -280,6 +332,9 @@ BAD = [
     ("streaming", "train.new_frames=8", "is more than the train.frames=6"),
     ("streaming", "train.new_frames=6", "leaves none of the train.frames=6 to begin with an image"),
     ("streaming", "train.max_frames=4", "less than the first chunk"),
+    ("streaming", "train.switch_frames=(6,14)", "has 14, at train.max_frames=14 videos end"),
+    ("dmd", "models.lora_alpha=4", "fresh adapters take train.lora_rank and train.lora_alpha"),
+    ("ode", "rollout.relative_rope=True", "no effect on train.stage=ode"),
     ("streaming", "data.prompts=data/prompts/text.txt", "one prompt, streaming needs two"),
     ("flow_matching", "data.videos=", "data.videos is empty"),
     ("flow_matching", "data.videos=data/clips", "has no caption"),

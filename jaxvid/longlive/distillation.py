@@ -30,21 +30,29 @@ class Stream(NamedTuple):
 
 
 def make_chunk(recipe: Recipe, params, stream: Stream | None, kind: Kind, text, key, exit_step):
+    """A chunk of all videos, of noise drawn with a key; see `make_blocks`."""
+    config = recipe.rollout
+    blocks = kind.frames // config.block
+    size = (text[0].shape[0], config.block, *recipe.latent_shape)
+    noise_key, context_key = jax.random.split(key)
+    noise = constrain(normal(noise_key, (blocks, len(config.steps), *size)), None, None, "data")
+    context = constrain(normal(context_key, (blocks, *size)), None, "data")
+    return make_blocks(recipe, params, stream, kind, text, noise, context, exit_step)
+
+
+def make_blocks(recipe: Recipe, params, stream, kind: Kind, text, noise, context_noise, exit_step):
     """A chunk of all videos; gradients reach `params` from the blocks that have them.
 
     Args:
       stream: where they are; None begins new ones.
-      exit_step: () int, the denoising step with a gradient.
+      text: embeddings (b, m, c) of the prompts, the first ones and those after a switch.
+      noise: (blocks, e + 1 or more, b, t, h, w, c); context_noise: (blocks, b, t, h, w, c).
+      exit_step: () int e, the denoising step with a gradient.
     Returns:
       The stream and the new frames (b, t, h, w, c).
     """
-    network, config = recipe.causal, recipe.rollout
-    blocks, batch = kind.frames // config.block, text[0].shape[0]
-    size = (batch, config.block, *recipe.latent_shape)
-    noise_key, context_key = jax.random.split(key)
-    noise = constrain(normal(noise_key, (blocks, len(config.steps), *size)), None, None, "data")
-    context = constrain(normal(context_key, (blocks, *size)), None, "data")
-    stream = begin(recipe, batch) if stream is None else stream
+    network, config, blocks = recipe.causal, recipe.rollout, noise.shape[0]
+    stream = begin(recipe, text[0].shape[0]) if stream is None else stream
     state = rollout.State(stream.cache, (), stream.recent, stream.frame)
     fixed = jax.lax.stop_gradient(params)
     first = max(
@@ -64,7 +72,7 @@ def make_chunk(recipe: Recipe, params, stream: Stream | None, kind: Kind, text, 
             state,
             words,
             noise[start:end],
-            context[start:end],
+            context_noise[start:end],
             exit_step,
             recipe.train.leaky_gradients,
         )

@@ -66,12 +66,21 @@ def trajectory(velocity: Callable, config: PairsConfig, noise, step_list: Sequen
     return jnp.moveaxis(jnp.concatenate([kept, x[None]]), 0, 1)
 
 
-def write_note(folder: Path, config: PairsConfig, step_list: Sequence[int]) -> None:
-    """States how the pairs of a folder are made; ValueError if it has others."""
-    note = {"step_list": list(step_list), **dataclasses.asdict(config)}
+def write_note(
+    folder: Path, config: PairsConfig, step_list: Sequence[int], origin: Mapping
+) -> None:
+    """States how the pairs of a folder are made; ValueError if it has others.
+
+    origin: what they are made of, JSON values by name.
+    """
+    note = {"step_list": list(step_list), **dataclasses.asdict(config), **origin}
     path = folder / NOTE
-    if path.exists() and json.loads(path.read_text()) != note:
-        raise ValueError(f"{folder} holds pairs made with other settings, see {path}")
+    found = json.loads(path.read_text()) if path.exists() else note
+    if others := [name for name in note if found.get(name) != note[name]]:
+        raise ValueError(
+            f"{folder} holds pairs made with other settings: {', '.join(others)}, see {path}; "
+            "use those, or another --output"
+        )
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(note, indent=1))
 
@@ -178,12 +187,8 @@ class Pairs:
                     f"data.pairs={folder} has {name}={note[name]}, the training {value}: "
                     "set rollout.steps and train.ode_shift to theirs"
                 )
-        found, expected = self.source.latents(0).shape, (len(step_list) + 1, *shape)
-        if found != expected:
-            raise ValueError(
-                f"data.pairs={folder} has latents {found} (points, frames, rows, columns, "
-                f"channels), the training is for {expected}"
-            )
+        self.shape = (len(step_list) + 1, *shape)
+        self._latents(0)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -192,10 +197,20 @@ class Pairs:
         return f"{len(self)} ODE pairs from {self.source.folder}"
 
     def listing(self) -> list[str]:
-        return self.source.names()
+        return [json.dumps(self.source.note()), *self.source.names()]
 
     def prompts(self, index: int) -> tuple[str]:
         return (self.source.prompt(index),)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        return np.asarray(self.source.latents(index), np.float32)
+        return np.asarray(self._latents(index), np.float32)
+
+    def _latents(self, index: int) -> np.ndarray:
+        found = self.source.latents(index)
+        if found.shape != self.shape:
+            name = self.source.names()[index]
+            raise ValueError(
+                f"data.pairs={self.source.folder} has latents {found.shape} (points, frames, "
+                f"rows, columns, channels) in pair {name}, the training is for {self.shape}"
+            )
+        return found

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -14,6 +15,7 @@ from jaxvid.longlive import models, ode_pairs, train_state
 from jaxvid.longlive.ode_pairs import PairsConfig
 from jaxvid.longlive.train_prompts import read_prompts
 from jaxvid.longlive.train_setup import Setup
+from jaxvid.runs.fingerprint import hash_json
 from jaxvid.wan import dit
 from jaxvid.wan.dit import Dit
 from jaxvid.wan.umt5 import pad_rows
@@ -32,10 +34,11 @@ def make_pairs(
     wide = mesh.shape["data"]
     count = -(-max(batch_size, 1) // wide) * wide
     how.kept(setup.rollout.steps)
-    prompts = [row[0] for row in read_prompts(setup.data, pairs=False)][: limit or None]
+    listed = [row[0] for row in read_prompts(setup.data, pairs=False)]
+    prompts = listed[: limit or None]
     folder.mkdir(parents=True, exist_ok=True)
     remove_temporaries(folder)
-    ode_pairs.write_note(folder, how, setup.rollout.steps)
+    ode_pairs.write_note(folder, how, setup.rollout.steps, origin(setup, listed))
     paths = {i: folder / f"{i:06d}.npz" for i in range(len(prompts))}
     missing = [i for i, path in paths.items() if not path.exists()]
     print(f"{len(prompts)} prompts, {len(prompts) - len(missing)} have pairs", flush=True)
@@ -51,6 +54,23 @@ def make_pairs(
             for i, latents in zip(chosen, found, strict=False):
                 ode_pairs.write_pair(paths[i], latents, prompts[i])
             print(f"{min(start + count, len(missing))}/{len(missing)} made", flush=True)
+
+
+def origin(setup: Setup, prompts: Sequence[str]) -> dict:
+    """What pairs are made of, all of it but the settings of the way: JSON values by name."""
+    files = setup.models
+    if files.random:
+        network = ["random", files.random_seed, dataclasses.asdict(setup.network)]
+    else:
+        network = [models.file_identity(files.transformer), files.use_ema]
+    return {
+        "shape": [setup.train.frames, *setup.latent_shape],
+        "seed": setup.train.seed,
+        "prompts": hash_json(prompts),
+        "negative_prompt": setup.data.negative_prompt,
+        "transformer": hash_json(network),
+        "text": models.text_identity(setup),
+    }
 
 
 class _Solver:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvid.core import flow
-from jaxvid.longlive.rollout import RolloutConfig, State, remember, switch
+from jaxvid.longlive.rollout import RolloutConfig, State, remember
 from jaxvid.wan.dit import KV
 
 
@@ -92,39 +92,6 @@ def train_chunk(
     state, blocks = jax.lax.scan(block, state, (noise, context_noise))
     blocks = jnp.moveaxis(blocks, 0, 1)
     return state, blocks.reshape(blocks.shape[0], -1, *blocks.shape[3:])
-
-
-def train_chunk_with_switch(
-    network,
-    config,
-    params,
-    state,
-    texts,
-    noise,
-    context_noise,
-    exit_step,
-    switch_block: int,
-    frame: int,
-):
-    """A chunk in which the prompt changes; blocks before the change have no gradient.
-
-    Args:
-      texts: embeddings before and after.
-      switch_block: the first block under the new prompt.
-      frame: state.frame as a Python integer.
-      others: as `train_chunk`.
-    """
-    fixed = jax.lax.stop_gradient(params)
-    parts = []
-    if switch_block:
-        inputs = (noise[:switch_block], context_noise[:switch_block], exit_step)
-        state, before = train_chunk(network, config, fixed, state, texts[0], *inputs)
-        parts.append(before)
-        frame += before.shape[1]
-    state = switch(network, config, fixed, state, texts[1], frame)
-    inputs = (noise[switch_block:], context_noise[switch_block:], exit_step)
-    state, after = train_chunk(network, config, params, state, texts[1], *inputs)
-    return state, jnp.concatenate([*parts, after], axis=1)
 
 
 def loss_clip(previous, chunk, frames: int, first=None):

@@ -97,6 +97,12 @@ class TrainConfig:
             raise ValueError(
                 f"train.switch_frames={self.switch_frames} needs one or more frames from 1 on"
             )
+        longest = (self.max_frames - self.frames) // self.new_frames * self.new_frames + self.frames
+        if max(self.switch_frames) >= longest:
+            raise ValueError(
+                f"train.switch_frames has {max(self.switch_frames)}, at train.max_frames="
+                f"{self.max_frames} videos end after {longest}: use less, or longer videos"
+            )
 
     @property
     def distils(self) -> bool:

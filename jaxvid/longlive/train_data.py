@@ -1,7 +1,6 @@
 """What each update of a LongLive training run sees, a function of (seed, step, position)."""
 
 import functools
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -29,15 +28,20 @@ class Turn(NamedTuple):
 class PromptList:
     """The data set of the distillations: nothing but prompts."""
 
-    def __init__(self, rows: list[Prompts], where: str):
-        self.rows, self.where = rows, where
+    def __init__(self, rows: list[Prompts], where: str, count: int = 1):
+        """count: prompts that are taken of each row, the first ones."""
+        self.rows, self.where, self.count = [row[:count] for row in rows], where, count
+        self.longer = sum(len(row) > count for row in rows)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def describe(self) -> str:
-        pairs = " pairs of" if len(self.rows[0]) > 1 else ""
-        return f"{len(self)}{pairs} prompts from {self.where}"
+        pairs = " pairs of" if self.count > 1 else ""
+        text = f"{len(self)}{pairs} prompts from {self.where}"
+        if self.longer:
+            text += f"; {self.longer} rows have more prompts, of which the first {self.count} count"
+        return text
 
     def listing(self) -> list:
         return self.rows
@@ -58,8 +62,8 @@ def open_data(setup: Setup) -> PromptList | Videos | Pairs:
     if train.stage == "ode":
         shape = (train.frames, *setup.latent_shape)
         return Pairs(setup.data.pairs, setup.rollout.steps, train.ode_shift, shape)
-    rows = read_prompts(setup.data, pairs=train.stage == "streaming")
-    return PromptList(rows, setup.data.prompts)
+    pairs = train.stage == "streaming"
+    return PromptList(read_prompts(setup.data, pairs), setup.data.prompts, 2 if pairs else 1)
 
 
 class Feed:
@@ -76,8 +80,9 @@ class Feed:
             setup.network.text_length,
             setup.data.prompts_ahead,
         )
-        if train.distils:
-            self.texts.keep([setup.data.negative_prompt])
+        self.shown = [source.prompts(row % len(source))[0] for row in own_rows(mesh.shape["data"])]
+        kept = [setup.data.negative_prompt] if train.distils else []
+        self.texts.keep([*kept, *self.shown] if train.sample_every else kept)
 
     def __call__(self, step: int, position: stream.Position) -> Batch | list[Turn]:
         """What an update is about; for the distillations one turn after the other."""
@@ -88,9 +93,9 @@ class Feed:
         of_video = {chunk.video: self._of_video(chunk.video) for _, chunk in turns}
         return [Turn(who, chunk, of_video[chunk.video]) for who, chunk in turns]
 
-    def texts_of(self, prompts: Sequence[str]) -> jax.Array:
-        """(b, m, c) of this process's prompts and those of the others."""
-        return self._put(self.texts(prompts, lambda n: prompts))
+    def shown_texts(self) -> jax.Array:
+        """(b, m, c) of the sample videos, the first of the list, one per device of `data`."""
+        return self._put(self.texts(self.shown, lambda n: ()))
 
     def _of_video(self, video: int) -> Batch:
         count = 2 if self.setup.train.stage == "streaming" else 1

@@ -6,15 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvid.core.distributed import own_rows, whole
+from jaxvid.core.distributed import whole
 from jaxvid.core.noise import normal
 from jaxvid.core.video import VideoWriter, to_uint8
 from jaxvid.longlive import rollout, train_steps
 from jaxvid.longlive.cache import CausalWan
+from jaxvid.longlive.train_videos import FPS
 from jaxvid.wan import vae
 
 SHOWN = 4  # videos that are written
-FPS = 16
 
 
 def write_previews(system, state, step: int) -> None:
@@ -42,8 +42,7 @@ def preview_latents(system, state, step: int) -> jax.Array:
         system.frozen.get("generator"),
         setup.lora_scale,
     )
-    prompts = [system.source.prompts(row % len(system.source))[0] for row in own_rows(count)]
-    text = system.batches.texts_of(prompts)
+    text = system.batches.shown_texts()
     state = rollout.begin(network, params, text, (count, *setup.latent_shape))
     size = (len(config.steps), count, config.block, *setup.latent_shape)
 

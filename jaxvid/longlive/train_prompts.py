@@ -10,11 +10,11 @@ import numpy as np
 from jaxvid.longlive.train_config import DataConfig
 from jaxvid.wan.umt5 import pad_rows
 
-Prompts = tuple[str, ...]  # of one video: the first, and in streaming the second
+Prompts = tuple[str, ...]  # of one video, in the order in which they take over
 
 
 def read_prompts(data: DataConfig, pairs: bool) -> list[Prompts]:
-    """The prompts of a list, one tuple per video.
+    """The prompts of a list, one tuple per video, which may hold more than training takes.
 
     Args:
       pairs: each video needs two prompts.
@@ -39,7 +39,7 @@ def read_prompts(data: DataConfig, pairs: bool) -> list[Prompts]:
             f"data.prompts={path} line {short[0]} has one prompt, streaming needs two: give "
             'data.switch_prompts, or a .jsonl of {"prompts": [first, second]}'
         )
-    return [row[:count] for row in rows]
+    return rows
 
 
 def _rows(path: Path, field: str) -> list[Prompts]:

@@ -64,6 +64,11 @@ class Setup:
         train.check_block(block)
         if train.stage == "ode" and 0 in self.rollout.steps:
             raise ValueError("rollout.steps must not hold 0: it is added for the clean end")
+        if self.rollout.relative_rope and not train.distils:
+            raise ValueError(
+                f"rollout.relative_rope=True has no effect on train.stage={train.stage}, which "
+                "looks at whole videos: set it when sampling, and leave it False here"
+            )
         self.network.grid(train.frames, *self.latent_shape[:2])
         for name, network in self._networks.items():
             if network.channels != self.vae.latent_channels:
@@ -159,6 +164,11 @@ def training_setup(config: ConfigDict) -> Setup:
         )
     if models.critic_lora and not (train.lora_rank and train.lora_critic):
         raise ValueError(f"models.critic_lora={models.critic_lora} needs train.lora_rank")
+    if (models.lora_rank or models.lora_alpha) and not (models.lora or models.critic_lora):
+        raise ValueError(
+            "models.lora_rank and models.lora_alpha are about the files models.lora and "
+            "models.critic_lora: fresh adapters take train.lora_rank and train.lora_alpha"
+        )
     if models.random:
         half = {n: dataclasses.replace(networks[n], dtype=models.dtype) for n in ("vae", "text")}
         return Setup(**sections, **networks | half, **_scales(train, models, networks))

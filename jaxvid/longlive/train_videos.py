@@ -18,6 +18,8 @@ from jaxvid.longlive.train_config import DataConfig
 from jaxvid.longlive.train_prompts import Prompts, read_lines, read_row
 from jaxvid.wan import vae
 
+FPS = 16  # of the videos that Wan knows
+
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
@@ -26,6 +28,7 @@ class Clip:
     path: Path
     start: int
     caption: str
+    fps: float
 
 
 def list_clips(data: DataConfig, frames: int) -> list[Clip]:
@@ -72,14 +75,15 @@ def _of_list(path: Path) -> list[tuple[Path, str]]:
 
 
 def _clips(path: Path, caption: str, frames: int, windows: int) -> list[Clip]:
-    found = probe(path).frames
+    info = probe(path)
+    found = info.frames
     if found < frames:
         raise ValueError(
             f"{path} has {found} frames, train.frames needs {frames}: "
             "take it out of the list, or set train.frames lower"
         )
     starts = np.linspace(0, found - frames, windows).astype(int) if windows > 1 else [0]
-    return [Clip(path, int(start), caption) for start in dict.fromkeys(starts)]
+    return [Clip(path, int(start), caption, info.fps) for start in dict.fromkeys(starts)]
 
 
 class Videos:
@@ -96,8 +100,14 @@ class Videos:
         return len(self.clips)
 
     def describe(self) -> str:
-        files = len({clip.path for clip in self.clips})
-        return f"{len(self)} clips of {self.frames} frames from {files} videos"
+        rates = {clip.path: clip.fps for clip in self.clips}
+        text = f"{len(self)} clips of {self.frames} frames from {len(rates)} videos"
+        if others := [fps for fps in rates.values() if abs(fps - FPS) > 0.01 * FPS]:
+            text += (
+                f", {len(others)} of which have {min(others):g} to {max(others):g} frames per "
+                f"second and are taken as if they had Wan's {FPS}"
+            )
+        return text
 
     def listing(self) -> list:
         return [[clip.path.name, clip.start, clip.caption] for clip in self.clips]

@@ -15,9 +15,12 @@ from checks.longlive import latents, load, theirs
 from jaxvid.core import flow
 from jaxvid.core.config import build
 from jaxvid.core.convert import to_theirs
-from jaxvid.longlive import losses, rollout, self_forcing
+from jaxvid.longlive import distillation, losses, rollout, self_forcing, stream
 from jaxvid.longlive.cache import CausalWan
 from jaxvid.longlive.forcing import diffusion_forcing, teacher_forcing
+from jaxvid.longlive.recipe import Recipe
+from jaxvid.longlive.stream import Chunk, Position
+from jaxvid.longlive.train_config import TrainConfig
 from jaxvid.wan import dit_files
 from jaxvid.wan.dit import Dit, WanConfig
 from jaxvid.wan.dit_keys import ORIGINAL
@@ -222,44 +225,57 @@ def check_critic(case, dmd, critic, clip, text):
     check_gradients(case, gradient, "critic_grad")
 
 
+def streaming_of(case, wan) -> Recipe:
+    """What the training program is compiled for."""
+    io, train = case.io, case.config["train_config"]
+    config = TrainConfig(
+        "streaming",
+        frames=train["chunk"],
+        new_frames=train["min_new"],
+        max_frames=max(train["max_length"], train["chunk"]),
+        gradient_frames=train["chunk"],
+        switch_frames=(train["switch_frame"],),
+        image_first=False,
+    )
+    shape = latents(io["chunk0_noise"]).shape[2:]
+    rollout_config = generator_of(case, wan)[1]
+    return Recipe(config, rollout_config, wan, wan, wan, "float32", shape)
+
+
+def chunk_of(recipe: Recipe, facts) -> Chunk:
+    """A chunk as the schedule has it, whatever came before."""
+    position = Position(0, facts["start"]) if facts["start"] else Position()
+    chunk = stream.next_chunk(recipe.train, recipe.rollout.block, position)
+    assert (chunk.start, chunk.frames) == (facts["start"], facts["new"])
+    return chunk
+
+
 def check_streaming(case):
     io, train = case.io, case.config["train_config"]
     networks = load_three(case)
     wan, params = networks["generator"]
-    network, config = generator_of(case, wan)
-    dmd = dmd_of(case)
-    texts = [io[f"prompt_embeds_{name}"] for name in ("first", "second")]
-    shape = latents(io["chunk0_noise"])[:, 0].shape
-    state = rollout.begin(network, params, texts[0], shape, reach=train["chunk"])
-    text, previous = texts[0], latents(io["chunk0_noise"])[:, :0]
+    recipe, dmd = streaming_of(case, wan), dmd_of(case)
+    texts = tuple(io[f"prompt_embeds_{name}"] for name in ("first", "second"))
+    now = distillation.begin(recipe, len(texts[0]))
 
-    def chunk(params, state, text, i, switch_block, start):
-        noise = draws(io[f"chunk{i}_noise"], io.get(f"chunk{i}_renoise"), config.block)
+    def clip_of(params, start, i, kind):
+        noise = draws(io[f"chunk{i}_noise"], io.get(f"chunk{i}_renoise"), recipe.rollout.block)
         context = jnp.moveaxis(jnp.asarray(io[f"chunk{i}_context_noise"]), -3, -1)
-        if switch_block is None:
-            return self_forcing.train_chunk(
-                network, config, params, state, text, noise, context, train["exit_step"]
-            )
-        return self_forcing.train_chunk_with_switch(
-            network, config, params, state, texts, noise, context, train["exit_step"],
-            switch_block, start)  # fmt: skip
+        after, new = distillation.make_blocks(
+            recipe, params, start, kind, texts, noise, context, train["exit_step"]
+        )
+        known = start.recent[:, -train["chunk"] :]
+        return after, *self_forcing.loss_clip(known, new, train["chunk"])
 
+    run = quick_jit(clip_of, static_argnums=(2, 3))
     for i, facts in enumerate(case.config["chunks"]):
-        start, switch_block = facts["start"], None
-        assert int(state.frame) == start
-        if start <= train["switch_frame"] < start + facts["new"]:
-            switch_block = -(-(train["switch_frame"] - start) // config.block)
-        last = (i, switch_block, start)
-        before, before_state, before_text = previous, state, text
-        run = quick_jit(chunk, static_argnums=(3, 4, 5))
-        state, new = run(params, state, text, *last)
-        text = text if switch_block is None else texts[1]
-        clip, mask = self_forcing.loss_clip(before, new, train["chunk"])
+        assert int(now.frame) == facts["start"]
+        before, kind = now, recipe.kind(chunk_of(recipe, facts))
+        now, clip, mask = run(params, before, i, kind)
         case.close(theirs(clip), io[f"chunk{i}_loss_chunk"], f"chunk {i}")
         np.testing.assert_array_equal(mask, io[f"chunk{i}_gradient_mask"])
-        previous = clip
     times = dmd.timestep(jnp.full(clip.shape[:2], train["dmd_timestep_int"]))
-    teacher = networks["real_score"]
+    teacher, text = networks["real_score"], texts[kind.prompt]
     scores = (
         score(*networks["fake_score"], text),
         score(*teacher, text),
@@ -267,8 +283,7 @@ def check_streaming(case):
     )
 
     def loss(params):
-        new = chunk(params, before_state, before_text, *last)[1]
-        clip, mask = self_forcing.loss_clip(before, new, train["chunk"])
+        _, clip, mask = clip_of(params, before, i, kind)
         noise = latents(io["dmd_noise"])
         return losses.dmd_loss(clip, losses.dmd_direction(dmd, *scores, clip, noise, times), mask)
 
