@@ -7,21 +7,19 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from jaxvid.core.fsdp import placed, spread
 from jaxvid.core.mesh import over_data, replicated
 from jaxvid.longlive import distillation, train_steps
 from jaxvid.longlive import models as files
 from jaxvid.longlive.distillation import Stream
+from jaxvid.longlive.shapes import KEYS
 from jaxvid.longlive.stream import Position
 from jaxvid.longlive.train_setup import CRITIC, Setup
 from jaxvid.longlive.train_steps import Learner
 from jaxvid.wan import dit, dit_files
 from jaxvid.wan.dit import KV, WanConfig
 from jaxvid.wan.lora import LoraConfig, abstract_adapters, initial_adapters
-
-KEYS = P(None, "data", None, "tensor", None)  # of caches (l, b, m, k, d)
 
 
 class State(NamedTuple):
