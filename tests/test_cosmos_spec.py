@@ -5,7 +5,7 @@ import json
 import pytest
 from small_multiview import ROOT, config, write_spec, write_videos
 
-from jaxvid.core.config import parse_arguments
+from jaxvid.core.config import load_config, override, parse_arguments
 from jaxvid.core.views import CAMERAS, VIEWS
 from jaxvid.cosmos import spec
 from jaxvid.cosmos.flags import multiview_overrides
@@ -107,6 +107,11 @@ def test_per_view_counts_are_those_of_long_videos_only(folder):
         ),
         ({"rear": {"control_path": "."}}, "there is no such file"),
         ({"rear": {"num_conditional_frames_per_view": 6}}, "=6 is outside 0 to 5"),
+        ({"rear": {"control_path": "~nobody_here/a.mp4"}}, "rear.control_path=.* is no path"),
+        ({"rear": {"control_path": "a" * 5000}}, "rear.control_path=.* is no path"),
+        ({"prompt": "\ud800"}, "half a surrogate pair"),
+        ({"name": "../a"}, "name='../a' has to be a file name"),
+        ({"name": "index.html"}, "name='index.html' has to be a file name"),
     ],
 )
 def test_mistakes_are_named(folder, changes, message):
@@ -139,10 +144,10 @@ def test_lists_and_lines(folder):
     lists = folder / "list.json"
     lists.write_text(json.dumps([sample(name="a"), sample(name="b", fps=0)]))
     lines = folder / "lines.jsonl"
-    lines.write_text("\n" + json.dumps(sample(name="c")) + "\n \n{\n\n")
+    lines.write_text("\n" + json.dumps(sample(name="c")) + "\n \n{\n\n" + "[" * 10**5 + "\n")
     found = entries([str(lists), str(lines)])
-    assert [entry.name for entry in found] == ["a", "b", "c", "sample_0003"]
-    assert [bool(entry.spec) for entry in found] == [True, False, True, False]
+    assert [entry.name for entry in found] == ["a", "b", "c", "sample_0003", "sample_0004"]
+    assert [bool(entry.spec) for entry in found] == [True, False, True, False, False]
     assert found[1].error.startswith("list.json: fps=0")
     assert found[3].error.startswith("lines.jsonl line 4 is no JSON")
 
@@ -351,6 +356,18 @@ def test_the_shipped_specs_are_good(monkeypatch):
     for path in ("data/multiview/crossing.json", "data/multiview/crossing_long.json"):
         (found,) = entries([path])
         assert not found.error and len(found.spec.views) == 7
+
+
+def test_the_cross_view_variant_makes_its_spec(monkeypatch):
+    """At its own sizes, with a network for three cameras."""
+    monkeypatch.chdir(ROOT)
+    found = load_config("configs/cosmos_multiview.py:cross_view")
+    tokens = "text.tokenizer=data/tokenizer_qwen"
+    three = ("network.views=3", "network.neighbours=((1, 2), (0, 2), (0, 1))")
+    override(found, ["models.random=True", "text.random=True", tokens, *three])
+    (request,) = CosmosMode(found).requests()
+    assert list(request.options["views"]) == ["front_wide", "cross_right", "rear_right"]
+    assert request.options["frames"] == 93 and not request.options["notes"]
 
 
 def translated(line: str):

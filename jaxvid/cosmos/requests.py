@@ -9,6 +9,7 @@ from jaxvid.cosmos.multirun import Sample, samples
 from jaxvid.cosmos.prompts import cut_notes
 from jaxvid.cosmos.sample_config import Settings
 from jaxvid.cosmos.spec import FIELDS, Entry, Spec, entries
+from jaxvid.runs.names import component
 from jaxvid.runs.probes import Probes
 from jaxvid.runs.requests import Request
 
@@ -42,7 +43,7 @@ def _files(found: Sequence[Entry | Sample]) -> list[str]:
 def _request(settings: Settings, entry: Entry, looked_at) -> Request:
     spec, (options, error) = entry.spec, _tried(settings, entry, looked_at)
     if error or spec is None:
-        name = entry.name.replace("/", "_")
+        name = component(entry.name)
         told = {"safety": settings.safety.state()}
         return Request(name, 0, outputs={"arguments": f"{name}.json"}, options=told, error=error)
     files = settings.sampling.files

@@ -8,12 +8,13 @@ file means nothing.
 import dataclasses
 import functools
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from jaxvid.core.config import build
 from jaxvid.core.views import VIEWS
-from jaxvid.runs.requests import LONGEST_NAME
+from jaxvid.runs.requests import LONGEST_NAME, OWN_FILES
 
 ROOM = LONGEST_NAME - 40  # bytes of a name, beside what outputs add to it
 OLD = (  # keys of upstream's earlier versions, which no longer mean anything
@@ -78,9 +79,10 @@ class Spec:
             if value < least or (most is not None and value > most):
                 limits = f"at least {least}" if most is None else f"from {least} to {most}"
                 raise ValueError(f"{field}={value} must be {limits}")
-        if not self.name or "/" in self.name or len(self.name.encode()) > ROOM:
+        if not _is_name(self.name):
             raise ValueError(
-                f"name={self.name!r} has to be a file name without '/', at most {ROOM} bytes long"
+                f"name={self.name!r} has to be a file name: printable, without / and \\, no dot "
+                f"first, at most {ROOM} bytes long, and none of {', '.join(OWN_FILES)}"
             )
 
     @functools.cached_property
@@ -175,8 +177,10 @@ def _contents(path: Path) -> list[tuple]:
 def _loads(text: str, where: str):
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
-        return ValueError(f"{where} is no JSON: {error}")
+    except RecursionError:
+        return ValueError(f"{where} is no JSON that can be read: it is nested too deep")
+    except ValueError as error:  # of the syntax, or of a number with thousands of digits
+        return ValueError(f"{where} is no JSON that can be read: {error}")
 
 
 def _entry(where: str, index: int, value, folder: Path, overrides: Overrides) -> Entry:
@@ -232,8 +236,12 @@ def _located(name: str, view: View, folder: Path) -> View:
 
 
 def _file(key: str, path: str, folder: Path) -> str:
-    found = (folder / Path(path).expanduser()).resolve()
-    if not path or not found.is_file():
+    try:
+        found = (folder / Path(path).expanduser()).resolve()
+        there = found.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, no such user, a zero byte
+        raise ValueError(f"{key}={path[:100]!r} is no path of a file: {error}"[:300]) from error
+    if not path or not there:
         raise ValueError(f"{key}={found}: there is no such file")
     return str(found)
 
@@ -241,12 +249,19 @@ def _file(key: str, path: str, folder: Path) -> str:
 def _prompt(text: str | None, path: str | None) -> str:
     if not text and path is not None:
         try:
-            text = Path(path).read_text(encoding="utf-8").strip()
+            text = Path(path).read_text(encoding="utf-8-sig").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"prompt_path={path} cannot be read: {error}") from error
     if not text or not text.strip():
         raise ValueError("there is no prompt: give prompt, or prompt_path with a text in it")
+    if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+        raise ValueError(f"prompt={text[:40]!r} holds half a surrogate pair, which is no character")
     return text
+
+
+def _is_name(name: str) -> bool:
+    plain = name.isprintable() and not re.search(r"^\.|[/\\]", name) and name not in OWN_FILES
+    return bool(name) and plain and len(name.encode()) <= ROOM
 
 
 def check_views(spec: Spec) -> None:

@@ -156,7 +156,7 @@ def check_relative(path: str, what: str):
 
 def _check_output(request: Request, name: str, file: str):
     check_relative(file, f"output {name!r} of {request.id!r}")
-    if file in OWN_FILES:
+    if file.split("/")[0] in OWN_FILES:
         raise ValueError(f"output {file!r} of {request.id!r} is a name that the run itself uses")
     suffix = os.path.splitext(file)[1]
     if suffix not in SUFFIXES:
