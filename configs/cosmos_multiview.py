@@ -46,6 +46,9 @@ def get_config(variant: str = "multiview") -> ConfigDict:
         config.sampling.update(specs=("data/multiview/crossing_long.json",), whole_controls=True)
     elif variant == "cross_view":
         config.models.transformer = "checkpoints/cosmos_multiview_crossview"  # converted
+        # Of upstream's robots: 93 frames of three cameras, here those with ids 0 to 2.
+        config.sampling.update(specs=("data/multiview/crossing_three.json",), latent_frames=24,
+                               height=432, width=768)  # fmt: skip
     elif variant == "multirun":
         config.sampling.specs = ()
         config.run.output = "outputs/multirun"
