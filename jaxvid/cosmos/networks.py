@@ -117,7 +117,7 @@ def _require(path: str, field: str) -> Path:
     found = Path(path).expanduser()
     if not path or not found.exists():
         raise ValueError(
-            f"models.{field}={path}: there is no such file; see README, section Cosmos, for the "
+            f"models.{field}={path}: there is no such file; see README, Cosmos multiview, for the "
             "downloads"
         )
     return found

@@ -112,7 +112,7 @@ def prompt_settings(config: PromptConfig, random: TextConfig | None = None) -> P
     path = Path(config.encoder).expanduser()
     if not path.exists():
         raise ValueError(
-            f"text.encoder={path}: there is no such folder; see README, section Cosmos, for the "
+            f"text.encoder={path}: there is no such folder; see README, Cosmos multiview, for the "
             "downloads, or set text.encoder='' and give text.precomputed"
         )
     try:

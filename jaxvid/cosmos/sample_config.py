@@ -32,7 +32,7 @@ class SampleConfig:
     guidance_passes: Literal["auto", "together", "separate"] = "auto"  # auto: as mesh.data says
     upstream_ranks: int = 0  # noise as upstream's on so many GPUs; 0: ours, for any number
     pixels: Literal["round", "truncate"] = "round"  # to 8 bits; truncate is what upstream does
-    upstream_faults: bool = False  # see README, section Cosmos
+    upstream_faults: bool = False  # see README, Cosmos multiview
     files: tuple[str, ...] = ()  # some of FILES; (): what a sample's save_combined_views says
     layout: Literal["folders", "flat"] = "folders"  # flat: as upstream, all samples in one folder
     probes: str = "~/.cache/jaxvid/probes"  # folder that keeps what videos hold; "": none

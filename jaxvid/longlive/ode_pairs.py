@@ -174,7 +174,9 @@ class Pairs:
             raise ValueError("data.pairs is empty: make a folder of them with scripts/ode_pairs.py")
         folder = Path(path).expanduser()
         if not folder.is_dir():
-            raise ValueError(f"data.pairs={folder}: there is no such folder")
+            raise ValueError(
+                f"data.pairs={folder}: there is no such folder; scripts/ode_pairs.py makes it"
+            )
         database = (folder / "data.mdb").exists()
         self.source = PairDatabase(folder) if database else PairFiles(folder)
         if not len(self.source):

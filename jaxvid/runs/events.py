@@ -22,6 +22,7 @@ from pathlib import Path
 from jaxvid.runs.share import Share
 
 NAME, SCALARS = "events.jsonl", "tensorboard"
+FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
 
 class Events:
@@ -29,7 +30,7 @@ class Events:
 
     def __init__(self, folder: Path, share: Share, scalars: bool = False):
         self._share, self._done, self._writer = str(share), 0, None
-        self._file = os.open(folder / NAME, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC)
+        self._file = os.open(folder / NAME, FLAGS, 0o666)
         size = os.fstat(self._file).st_size
         self._begin = "\n" if size and os.pread(self._file, 1, size - 1) != b"\n" else ""
         if scalars:
