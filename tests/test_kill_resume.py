@@ -26,9 +26,9 @@ COMMAND = f"{sys.executable} {FAKE} --requests=12 --batch_size=1 --seconds=0.06 
 KILLS = 10
 
 
-def start(command: str, output: Path) -> subprocess.Popen:
+def start(command: str, output: Path, environment=os.environ) -> subprocess.Popen:
     """In a process group of its own, so that a kill also reaches children."""
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_")}
+    environ = {k: v for k, v in environment.items() if not k.startswith("SLURM_")}
     arguments = shlex.split(command.format(output=shlex.quote(str(output))))
     return subprocess.Popen(
         arguments,
