@@ -176,8 +176,17 @@ def test_adapters_alone_are_trained(tmp_path, prepared):
     start = host(run.frozen)
     with jax.set_mesh(mesh):
         run.export(state, 2)
+        batch = host(run._fixed)
+    noise = np.ones(batch.latents.shape, np.float32)
     found = checkpoint.restore(tmp_path / "model")
     assert changed(start, found) == {"blocks", "control_blocks"}
+    adapters, config = checkpoint.restore(tmp_path / "lora"), run.setup.train
+    assert checkpoint.read_info(tmp_path / "lora")["lora"] == {"rank": 2, "alpha": 32.0}
+    jax.tree.map(np.testing.assert_array_equal, adapters, host(state.ema))
+    loss = jax.jit(functools.partial(train.loss, config, run.setup.network))
+    adapted = train.assemble(config, adapters, start)
+    np.testing.assert_allclose(loss(adapted, batch, noise), loss(found, batch, noise), rtol=1e-5)
+    assert abs(loss(adapted, batch, noise) / loss(start, batch, noise) - 1) > 1e-4
 
 
 def test_words_are_the_projected_embeddings(tmp_path, prepared):

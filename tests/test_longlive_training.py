@@ -1,6 +1,8 @@
 """Training pieces of LongLive: what gets gradients, masks, adapters."""
 
+import copy
 import dataclasses
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +11,17 @@ import pytest
 import small_wan
 from small_wan import CONFIG, ROLLOUT, SIZE, latents, quick_jit, text
 
-from jaxvid.longlive import losses, rollout, self_forcing
+from jaxvid.core import checkpoint
+from jaxvid.core.config import load_config, override
+from jaxvid.core.mesh import make_mesh
+from jaxvid.longlive import losses, rollout, self_forcing, train_run
 from jaxvid.longlive.forcing import diffusion_forcing, teacher_forcing
-from jaxvid.wan.lora import LoraConfig, initial_adapters, merge
+from jaxvid.longlive.train_run import LongLiveTraining
+from jaxvid.longlive.train_setup import training_setup
+from jaxvid.runs import training
+from jaxvid.wan.lora import Dense, LoraConfig, beside, initial_adapters, merge
 
+ROOT = Path(__file__).parents[1]
 SHAPE = (1, *SIZE, CONFIG.channels)
 
 
@@ -26,7 +35,7 @@ def draws(blocks: int, steps: int, seed: int = 2):
     return noise, jnp.zeros((blocks, *noise.shape[2:]))
 
 
-def test_adapters_learn_through_the_merge(params):
+def test_adapters_learn_beside_frozen_parameters(params):
     """Only adapters move, and the loss of a teacher-forced video falls."""
     clean, noise = latents(4), latents(4, seed=8)
     times = jnp.full((1, 4), 500.0)
@@ -36,8 +45,8 @@ def test_adapters_learn_through_the_merge(params):
     @quick_jit
     def step(lora):
         def loss(lora):
-            merged = merge(params, lora, 1.0)
-            velocity = teacher_forcing(CONFIG, merged, clean, 0 * times, x, times, text(0), 2)
+            adapted = beside(params, lora, 1.0)
+            velocity = teacher_forcing(CONFIG, adapted, clean, 0 * times, x, times, text(0), 2)
             return losses.flow_matching(velocity, clean, noise, jnp.ones((1, 4)))
 
         value, gradient = jax.value_and_grad(loss)(lora)
@@ -48,6 +57,41 @@ def test_adapters_learn_through_the_merge(params):
         lora, value = step(lora)
         values.append(float(value))
     assert values[-1] < 0.9 * values[0], values
+
+
+def test_merged_adapters_equal_those_beside(params):
+    lora = initial_adapters(params, LoraConfig(rank=2), jax.random.key(0))
+    lora = jax.tree.map(lambda a: a + 0.05, lora)
+    clean, times = latents(4), jnp.full((1, 4), 500.0)
+
+    @quick_jit
+    def velocity(params):
+        return diffusion_forcing(CONFIG, params, clean, times, text(0), 2, -1)
+
+    plain, merged, adapted = map(
+        velocity, (params, merge(params, lora, 2.0), beside(params, lora, 2.0))
+    )
+    assert np.abs(merged - plain).max() > 1e-2
+    np.testing.assert_allclose(adapted, merged, atol=1e-5)  # float32; the order of sums differs
+
+
+def test_small_changes_survive_half_precision():
+    """A kernel in bfloat16 takes up few of them; outputs change as in float32, but for rounding."""
+    x, kernel, a, b = (
+        np.asarray(jax.random.normal(key, shape) * size, np.float32)
+        for key, shape, size in zip(
+            jax.random.split(jax.random.key(0), 4),
+            ((4096, 64), (64, 32), (64, 2), (2, 32)), (1, 1, 1, 3e-4), strict=True,
+        )
+    )  # fmt: skip
+    half = {"kernel": kernel.astype(jnp.bfloat16)}
+    merged = merge({"d": half}, {"d": {"a": a, "b": b}}, 1.0)["d"]
+    assert (merged["kernel"] == half["kernel"]).mean() > 0.8
+    layer = Dense(32, use_bias=False, dtype=jnp.bfloat16)
+    adapted = beside({"d": half}, {"d": {"a": a, "b": b}}, 1.0)["d"]
+    before, after = (np.float32(layer.apply({"params": p}, x)) for p in (half, adapted))
+    wanted = x @ a @ b
+    assert abs(((after - before) * wanted).sum() / (wanted**2).sum() - 1) < 0.1
 
 
 @pytest.mark.parametrize("window", [-1, 2, 4])
@@ -119,3 +163,25 @@ def test_clip_and_its_mask():
     np.testing.assert_array_equal(clip[:, 0], latents(1, seed=10)[:, 0])
     np.testing.assert_array_equal(clip[:, 3:], latents(3, seed=9))
     assert mask.tolist() == [False] * 3 + [True] * 3
+
+
+def test_other_texts_and_other_data_are_another_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+    def opened(*changes):
+        config = load_config("configs/longlive_train.py:tiny_flow_matching")
+        override(config, [f"run.output={tmp_path}", *changes])
+        system = LongLiveTraining(training_setup(config))
+        system.open(make_mesh(system.mesh, jax.devices()[:1]))
+        return system
+
+    first = opened()
+    state, info = {"x": np.zeros(1)}, {"setup": first.fingerprint}
+    checkpoint.save_step(tmp_path / "checkpoints", 1, state, info, keep=1)
+    with pytest.raises(ValueError, match=r"holds a run with models\.text="):
+        training.start(opened("models.random_seed=7"))
+    other = copy.copy(first.source)
+    other.clips = other.clips[::-1]
+    monkeypatch.setattr(train_run, "open_data", lambda _: other)
+    with pytest.raises(ValueError, match=r"holds a run with data\.listed="):
+        training.start(opened())

@@ -17,6 +17,7 @@ from jaxvid.core.attention import batch_attention, view_attention
 from jaxvid.core.mesh import constrain
 from jaxvid.core.rope import Rope, rotate_halves
 from jaxvid.wan.embeddings import layer_norm
+from jaxvid.wan.lora import Dense
 
 EPSILON = 1e-6  # of all norms
 
@@ -39,8 +40,8 @@ def kernel_init(key, shape, dtype=jnp.float32):
     return noise.truncated_normal(key, shape, shape[-2] ** -0.5, dtype)
 
 
-dense = functools.partial(nn.Dense, use_bias=False, kernel_init=kernel_init)
-zero_dense = functools.partial(nn.Dense, use_bias=False, kernel_init=nn.initializers.zeros)
+dense = functools.partial(Dense, use_bias=False, kernel_init=kernel_init)
+zero_dense = functools.partial(Dense, use_bias=False, kernel_init=nn.initializers.zeros)
 
 
 class Attention(nn.Module):

@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 from jaxvid.core.noise import normal
 from jaxvid.cosmos import losses, model
 from jaxvid.cosmos.dit import EVERYONE, FSDP_RULES, DitConfig
-from jaxvid.wan.lora import LoraConfig, initial_adapters, merge
+from jaxvid.wan.lora import LoraConfig, beside, initial_adapters
 
 Part = Literal["control", "all", "lora"]
 ADAPTED = r"(control_)?blocks/((self|cross|cross_view)_attn/[qkvo]|mlp_in|mlp_out)"
@@ -30,7 +30,12 @@ RULES = tuple((rf"(.*/)?{pattern}", spec) for pattern, spec in ADAPTER_RULES + F
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """How to train; the defaults are upstream's post-training example."""
+    """How to train; the defaults are upstream's post-training example.
+
+    With `part="lora"` the run's folder gets `model`, with the adapters merged in, and `lora`, the
+    adapters in float32. In a bfloat16 model a kernel only shows changes above half a step, 1/512 of
+    its size at most, so that a short run at a low rate may leave little of what was learnt in it.
+    """
 
     steps: int = 5_000  # updates
     batch_size: int = 1  # samples of all views per update, over all devices
@@ -142,10 +147,13 @@ def divide(config: TrainConfig, params: Mapping, key) -> tuple[dict, dict]:
     return initial_adapters(params, config.lora, key, ADAPTED), dict(params)
 
 
-def assemble(config: TrainConfig, trained: Mapping, frozen: Mapping) -> dict:
-    """The inverse of `divide`: the network's parameters."""
+def assemble(config: TrainConfig, trained: Mapping, frozen: Mapping, join=beside) -> dict:
+    """The inverse of `divide`: the network's parameters.
+
+    join: how adapters come in, `lora.beside` to train or `lora.merge` for a model of its own.
+    """
     if config.part == "lora":
-        return merge(frozen, trained, config.lora.scale)
+        return join(frozen, trained, config.lora.scale)
     return {**frozen, **trained}
 
 

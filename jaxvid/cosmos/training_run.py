@@ -23,6 +23,7 @@ from jaxvid.cosmos.train_setup import Setup, training_setup
 from jaxvid.runs.fingerprint import hash_json
 from jaxvid.runs.training_log import plain_means
 from jaxvid.runs.training_settings import loop_of
+from jaxvid.wan.lora import merge
 
 LEVELS = (0.9, 0.6, 0.3)  # of noise, at which it is measured how the control is followed
 
@@ -89,12 +90,16 @@ class CosmosTraining:
             _append(self.run.folder / "control.csv", row)
 
     def export(self, state: State, step: int) -> None:
-        """The averaged parameters as a model to sample from."""
+        """The averaged parameters as a model to sample from, and adapters by themselves."""
         network = dataclasses.replace(self.setup.network, remat=False)
         kind = "cosmos_multiview_crossview" if network.cross_view else "cosmos_multiview"
         info = {"model": kind, "kind": kind, "network": dataclasses.asdict(network), "step": step}
         params = self._merged(state.ema, self.frozen)
         checkpoint.save(self.run.folder / "model", params, info, overwrite=True)
+        if self.setup.train.part == "lora":
+            strength = dataclasses.asdict(self.setup.train.lora)
+            info |= {"model": "cosmos_lora", "kind": "cosmos_lora", "lora": strength}
+            checkpoint.save(self.run.folder / "lora", state.ema, info, overwrite=True)
 
     @functools.cached_property
     def frozen(self) -> dict:
@@ -129,7 +134,7 @@ class CosmosTraining:
         setup = self.setup
 
         def merged(trained, frozen):
-            params = train.assemble(setup.train, trained, frozen)
+            params = train.assemble(setup.train, trained, frozen, join=merge)
             return jax.tree.map(lambda a: a.astype(setup.models.dtype), params)
 
         return jax.jit(merged)

@@ -254,7 +254,7 @@ def text_identity(settings: Settings) -> str:
         encoder = json.dumps(["random", models.random_seed, dataclasses.asdict(settings.text)])
     else:
         encoder = file_identity(models.text_encoder)
-    return f"{encoder} {file_identity(models.tokenizer)}"
+    return f"{encoder} {file_identity(str(_require(models.tokenizer, 'tokenizer')))}"
 
 
 def vae_identity(settings: Settings) -> str:

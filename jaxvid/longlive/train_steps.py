@@ -1,7 +1,7 @@
 """One update of LongLive's training, and the stages that learn from given videos.
 
-All functions are pure. Frozen networks come beside what learns; with adapters both are merged
-inside the loss, which the gradient goes through. The distillations are in distillation.py.
+All functions are pure. Frozen networks come beside what learns; adapters join theirs inside the
+loss, see wan/lora.py. The distillations are in distillation.py.
 """
 
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from jaxvid.longlive import losses
 from jaxvid.longlive.forcing import diffusion_forcing, teacher_forcing
 from jaxvid.longlive.recipe import Recipe
 from jaxvid.longlive.train_config import TrainConfig
-from jaxvid.wan.lora import merge
+from jaxvid.wan.lora import beside
 
 
 class Learner(NamedTuple):
@@ -64,8 +64,8 @@ def learn(config: TrainConfig, lr: float, learner: Learner, gradient, step) -> L
 
 
 def whole(params, base, scale: float) -> dict:
-    """Parameters of a network that learns: as they are, or adapters merged into `base`."""
-    return merge(base, params, scale) if scale else params
+    """Parameters of a network that learns: as they are, or adapters beside those of `base`."""
+    return beside(base, params, scale) if scale else params
 
 
 def regress(recipe: Recipe, learner: Learner, base, batch: Batch, key, step):

@@ -21,6 +21,7 @@ from jaxvid.core.attention import SEQUENCE, attention
 from jaxvid.core.mesh import constrain
 from jaxvid.core.rope import Rope, grid_rope, rotate
 from jaxvid.wan.embeddings import PatchEmbedding, TimeEmbedding, layer_norm, unpatchify
+from jaxvid.wan.lora import Dense
 
 Attend = Callable  # (q, k, v, memory, layer) -> (output, memory); q, k, v (b, n, k, d) unrotated
 
@@ -101,7 +102,7 @@ class Attention(nn.Module):
     dtype: jnp.dtype
 
     def setup(self):
-        dense = functools.partial(nn.Dense, self.config.width, dtype=self.dtype)
+        dense = functools.partial(Dense, self.config.width, dtype=self.dtype)
         norm = functools.partial(nn.RMSNorm, epsilon=self.config.epsilon, dtype=self.dtype)
         self.q, self.k, self.v, self.o = dense(), dense(), dense(), dense()
         self.norm_q, self.norm_k = norm(), norm()
@@ -132,8 +133,8 @@ class Block(nn.Module):
         self.self_attn = Attention(config, self.dtype)
         self.cross_attn = Attention(config, self.dtype)
         self.norm3 = nn.LayerNorm(config.epsilon, dtype=self.dtype, use_fast_variance=False)
-        self.ffn_in = nn.Dense(config.mlp, dtype=self.dtype)
-        self.ffn_out = nn.Dense(config.width, dtype=self.dtype)
+        self.ffn_in = Dense(config.mlp, dtype=self.dtype)
+        self.ffn_out = Dense(config.width, dtype=self.dtype)
 
     def __call__(self, x, modulation, text: KV, attend, memory, layer):
         """x: (b, n, c); modulation: (b, t, 6, c), t divides n; text: keys (b, m, k, d).

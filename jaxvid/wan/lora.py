@@ -1,15 +1,17 @@
 """Low-rank adapters (LoRA, arXiv:2106.09685) as trees of two thin matrices per linear layer.
 
 A tree of adapters mirrors the parameters: where those have `.../q/kernel` (l, in, out), it has
-`.../q/a` (l, in, r) and `.../q/b` (l, r, out). Networks know nothing of it: merged parameters go
-in, at load or inside the loss, where the gradient reaches the adapters through the merge.
+`.../q/a` (l, in, r) and `.../q/b` (l, r, out). To sample, they are merged into the kernels. To
+train, they go in beside the kernels, where `Dense` finds them: merged into a frozen kernel in
+bfloat16, most of what an update changes would be rounded away.
 """
 
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -35,13 +37,43 @@ class LoraConfig:
         return self.alpha / self.rank
 
 
+class Dense(nn.Dense):
+    """A linear layer; an adapter that `beside` put next to its kernel works in the layer's type."""
+
+    def __call__(self, x):
+        """x: (..., in); returns (..., out)."""
+        y = super().__call__(x)
+        if not self.has_variable("params", "a"):
+            return y
+        a, b = (self.get_variable("params", name).astype(y.dtype) for name in "ab")
+        return y + x.astype(y.dtype) @ a @ b
+
+
+def beside(params: Mapping, lora: Mapping, scale: float) -> dict:
+    """Parameters with a and scale * b next to the kernels of `Dense` layers; raises as `merge`."""
+    flat = flatten_dict(params, sep="/")
+    for place, _, a, b in _adapted(flat, lora):
+        flat |= {f"{place}/a": a, f"{place}/b": scale * b}
+    return unflatten_dict(flat, sep="/")
+
+
 def merge(params: Mapping, lora: Mapping, scale: float) -> dict:
     """Parameters with kernel + scale * a @ b, added in float32 and kept in the kernel's type.
 
     Raises:
       ValueError: an adapter for a layer that the parameters lack, or of another size.
     """
-    flat, adapters = flatten_dict(params, sep="/"), flatten_dict(lora, sep="/")
+    flat = flatten_dict(params, sep="/")
+    for place, kernel, a, b in _adapted(flat, lora):
+        update = jnp.matmul(a.astype(jnp.float32), b.astype(jnp.float32), precision="highest")
+        merged = kernel.astype(jnp.float32) + scale * update
+        flat[f"{place}/kernel"] = merged.astype(kernel.dtype)
+    return unflatten_dict(flat, sep="/")
+
+
+def _adapted(flat: Mapping, lora: Mapping) -> Iterator[tuple]:
+    """Each adapted layer's path, kernel, a and b; flat: parameters by path."""
+    adapters = flatten_dict(lora, sep="/")
     for place in sorted({name.rpartition("/")[0] for name in adapters}):
         kernel, a, b = flat.get(f"{place}/kernel"), adapters[f"{place}/a"], adapters[f"{place}/b"]
         if kernel is None:
@@ -51,10 +83,7 @@ def merge(params: Mapping, lora: Mapping, scale: float) -> dict:
                 f"the LoRA is of another network: {place} is {kernel.shape}, "
                 f"its adapters are {a.shape} and {b.shape}"
             )
-        update = jnp.matmul(a.astype(jnp.float32), b.astype(jnp.float32), precision="highest")
-        merged = kernel.astype(jnp.float32) + scale * update
-        flat[f"{place}/kernel"] = merged.astype(kernel.dtype)
-    return unflatten_dict(flat, sep="/")
+        yield place, kernel, a, b
 
 
 def rank_of(lora: Mapping) -> int:
