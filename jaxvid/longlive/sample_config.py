@@ -117,6 +117,20 @@ class Length:
         return self.pixel(self.latent)
 
 
+def check_release(name: str, network: WanConfig, vae: VaeConfig, text: Umt5Config) -> None:
+    """ValueError if a network, so named, does not fit the VAE or the text encoder."""
+    if network.channels != vae.latent_channels:
+        raise ValueError(
+            f"the {name} makes {network.channels} channels of latents, the VAE has "
+            f"{vae.latent_channels}: give files of one release"
+        )
+    if network.text_width != text.width:
+        raise ValueError(
+            f"the {name} reads embeddings {network.text_width} wide, the text encoder makes them "
+            f"{text.width} wide: give files of one release"
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Everything that sampling needs, resolved and checked; see setup.sampling_settings."""
@@ -139,16 +153,7 @@ class Settings:
                 f"use a multiple of {units[0]} as height and one of {units[1]} as width"
             )
         self.network.grid(self.rollout.block, height, width)
-        if self.network.channels != self.vae.latent_channels:
-            raise ValueError(
-                f"the transformer makes {self.network.channels} channels of latents, the VAE has "
-                f"{self.vae.latent_channels}: give files of one release"
-            )
-        if self.network.text_width != self.text.width:
-            raise ValueError(
-                f"the transformer reads embeddings {self.network.text_width} wide, the text "
-                f"encoder makes them {self.text.width} wide: give files of one release"
-            )
+        check_release("transformer", self.network, self.vae, self.text)
         self.rollout.cache_window(self.length(0).made)
 
     @property

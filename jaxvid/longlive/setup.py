@@ -1,6 +1,7 @@
 """Checked settings of LongLive from a config file."""
 
 import dataclasses
+from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
@@ -43,13 +44,18 @@ def networks(config: ConfigDict, models: ModelConfig) -> Described:
     if models.random:
         sized = {n: dataclasses.replace(given[n], dtype=models.dtype) for n in ("vae", "text")}
         return Described(given["network"], **sized, model_type="regular")
-    for name, cls in NETWORKS.items():
-        if given[name] != cls():
+    refuse_sizes(given)
+    return describe(models)
+
+
+def refuse_sizes(given: Mapping) -> None:
+    """ValueError if sections of sizes, by name, state any: only random networks have them."""
+    for name, sizes in given.items():
+        if sizes != type(sizes)():
             raise ValueError(
                 f"config.{name} gives the sizes of random networks: the files say theirs "
                 "themselves; leave it as it is, or set models.random=True and models.lora=''"
             )
-    return describe(models)
 
 
 def build_section(cls, config: ConfigDict, name: str):

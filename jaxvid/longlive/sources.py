@@ -51,17 +51,22 @@ def items(sampling: SampleConfig) -> list[Item]:
     return [item]
 
 
-def _of_file(path: Path, switch_frames: Sequence[int]) -> list[Item]:
+def read_lines(path: Path, field: str) -> list[str]:
+    """The lines of a list, a .txt or .jsonl file that `field` names; ValueError if it is none."""
     if path.suffix not in (".txt", ".jsonl"):
-        raise ValueError(f"sampling.prompts={path} has to be a .txt or .jsonl file")
+        raise ValueError(f"{field}={path} has to be a .txt or .jsonl file")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise ValueError(f"sampling.prompts={path} cannot be read: {reason}") from error
+        raise ValueError(f"{field}={path} cannot be read: {reason}") from error
     if not text:
-        raise ValueError(f"sampling.prompts={path} is empty: give at least one line")
-    lines = text.removesuffix("\n").split("\n")
+        raise ValueError(f"{field}={path} is empty: give at least one line")
+    return text.removesuffix("\n").split("\n")
+
+
+def _of_file(path: Path, switch_frames: Sequence[int]) -> list[Item]:
+    lines = read_lines(path, "sampling.prompts")
     if path.suffix == ".txt" and switch_frames:
         raise ValueError(
             f"sampling.switch_frames={tuple(switch_frames)}: the lines of {path} have one prompt "

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxvid.longlive.sources import read_lines
 from jaxvid.longlive.train_config import DataConfig
 from jaxvid.wan.umt5 import pad_rows
 
@@ -43,22 +44,8 @@ def read_prompts(data: DataConfig, pairs: bool) -> list[Prompts]:
 
 
 def _rows(path: Path, field: str) -> list[Prompts]:
-    if path.suffix not in (".txt", ".jsonl"):
-        raise ValueError(f"{field}={path} has to be a .txt or .jsonl file")
     lines = read_lines(path, field)
     return [_row(path, number, line) for number, line in enumerate(lines, 1)]
-
-
-def read_lines(path: Path, field: str) -> list[str]:
-    """The lines of a text file; ValueError if there are none."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise ValueError(f"{field}={path} cannot be read: {reason}") from error
-    if not text.strip():
-        raise ValueError(f"{field}={path} is empty: give at least one line")
-    return text.rstrip("\n").split("\n")
 
 
 def _row(path: Path, number: int, line: str) -> Prompts:

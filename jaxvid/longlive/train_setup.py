@@ -4,11 +4,12 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from jaxvid.core.config import build
 from jaxvid.core.mesh import MeshConfig
 from jaxvid.longlive import models as files
 from jaxvid.longlive.recipe import Recipe
 from jaxvid.longlive.rollout import RolloutConfig
+from jaxvid.longlive.sample_config import check_release
+from jaxvid.longlive.setup import build_section, refuse_sizes
 from jaxvid.longlive.train_config import DataConfig, TrainConfig, TrainModelConfig
 from jaxvid.runs.training_settings import LOOP_FIELDS, RunConfig
 from jaxvid.wan import dit_files
@@ -71,16 +72,7 @@ class Setup:
             )
         self.network.grid(train.frames, *self.latent_shape[:2])
         for name, network in self._networks.items():
-            if network.channels != self.vae.latent_channels:
-                raise ValueError(
-                    f"the {name} makes {network.channels} channels of latents, the VAE has "
-                    f"{self.vae.latent_channels}: give files of one release"
-                )
-            if network.text_width != self.text.width:
-                raise ValueError(
-                    f"the {name} reads embeddings {network.text_width} wide, the text encoder "
-                    f"makes them {self.text.width} wide: give files of one release"
-                )
+            check_release(name, network, self.vae, self.text)
         longest = train.max_frames if train.stage == "streaming" else train.frames
         self.rollout.cache_window(max(longest, train.sample_frames if train.sample_every else 0))
 
@@ -150,12 +142,8 @@ def training_setup(config: ConfigDict) -> Setup:
     if unknown := sorted(set(config) - {"mode", *SECTIONS, *NETWORKS}):
         known = ", ".join(("mode", *SECTIONS, *NETWORKS))
         raise ValueError(f"config.{unknown[0]} is not a section; known: {known}")
-    sections = {
-        name: build(cls, config.get(name, {}), f"config.{name}") for name, cls in SECTIONS.items()
-    }
-    networks = {
-        name: build(cls, config.get(name, {}), f"config.{name}") for name, cls in NETWORKS.items()
-    }
+    sections = {name: build_section(cls, config, name) for name, cls in SECTIONS.items()}
+    networks = {name: build_section(cls, config, name) for name, cls in NETWORKS.items()}
     train, models = sections["train"], sections["models"]
     if models.lora and not train.lora_rank:
         raise ValueError(
@@ -172,12 +160,7 @@ def training_setup(config: ConfigDict) -> Setup:
     if models.random:
         half = {n: dataclasses.replace(networks[n], dtype=models.dtype) for n in ("vae", "text")}
         return Setup(**sections, **networks | half, **_scales(train, models, networks))
-    for name, cls in NETWORKS.items():
-        if networks[name] != cls():
-            raise ValueError(
-                f"config.{name} gives the sizes of random networks: the files say theirs "
-                "themselves; leave it as it is, or set models.random=True"
-            )
+    refuse_sizes(networks)
     found = _described(train, models)
     return Setup(**sections, **found, **_scales(train, models, found))
 

@@ -14,8 +14,9 @@ from jaxvid.core.mesh import MeshConfig, make_mesh, replicated
 from jaxvid.core.video import FFMPEG_SCALER, VIDEO_SUFFIXES, probe, read_video
 from jaxvid.longlive import models
 from jaxvid.longlive.sample import resize
+from jaxvid.longlive.sources import read_lines
 from jaxvid.longlive.train_config import DataConfig
-from jaxvid.longlive.train_prompts import Prompts, read_lines, read_row
+from jaxvid.longlive.train_prompts import Prompts, read_row
 from jaxvid.wan import vae
 
 FPS = 16  # of the videos that Wan knows
