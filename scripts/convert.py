@@ -8,6 +8,7 @@ python scripts/convert.py --model=cosmos_multiview --source=iter_000005000/model
 
 import argparse
 import functools
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ class Converter(NamedTuple):
 
     convert: Callable  # (sources) -> (parameters, info for the checkpoint)
     revert: Callable  # (parameters, info) -> what the .pt file holds
+    settings: Callable | None = None  # (that, info) -> what the file does not tell, for a .json
 
 
 def lpips(net: str) -> Converter:
@@ -57,7 +59,9 @@ CONVERTERS = {
     "umt5": Converter(umt5_keys.convert, umt5_keys.revert),
     "cosmos_text": Converter(cosmos_text.convert, cosmos_text.revert),
     **{
-        kind: Converter(functools.partial(cosmos.convert, kind=kind), cosmos.revert)
+        kind: Converter(
+            functools.partial(cosmos.convert, kind=kind), cosmos.revert, cosmos.needed_settings
+        )
         for kind in cosmos.KINDS
     },
     "wan_dit": wan_dit(dit_files.GENERATOR),
@@ -119,8 +123,15 @@ def revert(model: str, sources: Sequence[Path], output: Path, part: str = "") ->
         found = info.get("model", info.get("kind"))
         raise ValueError(f"{sources[0]} is a checkpoint of {found!r}, not of {model!r}")
     params = checkpoint.restore(sources[0], part=part)
-    torch_file.save_pt(output, CONVERTERS[model].revert(params, info))
-    return f"wrote {output}"
+    converter = CONVERTERS[model]
+    content = converter.revert(params, info)
+    torch_file.save_pt(output, content)
+    settings = converter.settings(content, info) if converter.settings else {}
+    if not settings:
+        return f"wrote {output}"
+    beside = output.with_suffix(".json")
+    beside.write_text(json.dumps(settings, indent=2) + "\n")
+    return f"wrote {output}, and {beside} with the settings that it has to be read with"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -269,6 +269,19 @@ def test_the_way_back_is_a_release(config, tmp_path):
     assert files.network_of(info).hinted == config.hinted
 
 
+@pytest.mark.parametrize("changes", [{}, {"stretch": (0.5, 2.0, 3.0), "timestep_scale": 1.0}])
+def test_the_way_back_tells_settings_that_are_not_the_releases(changes, tmp_path):
+    network = dataclasses.replace(CROSS, neighbours=((1,), (0, 2), (1,)), **changes)
+    info = {"network": dataclasses.asdict(network)}
+    content = files.revert(parameters(network), info)
+    settings = files.needed_settings(content, info)
+    found = keys.config_of(keys.network_tensors(content), settings)
+    assert settings and dataclasses.replace(found, dtype=network.dtype) == network
+    released = dataclasses.replace(found, neighbours=((1, 2), (0, 2), (0, 1)), timestep_scale=0.001)
+    released = dataclasses.replace(released, stretch=(1.0, 3.0, 3.0))
+    assert files.needed_settings(content, {"network": dataclasses.asdict(released)}) == {}
+
+
 def broken(theirs, what):
     content = {f"net.{n}": a for n, a in theirs.items()}
     if what == "no control branch":

@@ -430,3 +430,4 @@ def test_help_lists_every_flag(capsys):
         multiview_overrides(["control:view-config", "--help"])
     told = capsys.readouterr().out
     assert "-i, --input-files" in told and "--num-conditional-frames" in told
+    assert "config.overrides.num_steps, 35 where" in told and "--control-path" in told

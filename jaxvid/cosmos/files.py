@@ -16,7 +16,14 @@ from jaxvid.core import distcp_file, torch_file
 from jaxvid.core.config import build
 from jaxvid.core.convert import to_theirs
 from jaxvid.cosmos.dit import DitConfig
-from jaxvid.cosmos.keys import REGULAR, RULES, config_of, network_tensors, parameters
+from jaxvid.cosmos.keys import (
+    REGULAR,
+    RULES,
+    config_of,
+    network_tensors,
+    parameters,
+    settings_of,
+)
 
 KINDS = {"cosmos_multiview": False, "cosmos_multiview_crossview": True}  # with attention over views
 LEVELS = ("model", "state_dict")  # dicts around the tensors
@@ -92,11 +99,19 @@ def revert(params: Mapping, info: Mapping) -> dict:
 
     Counters and tables are not in it; upstream computes them anew.
     """
-    shape = network_of(info)
     theirs = to_theirs(params, RULES)
-    config_of(theirs, {"vace_block_every_n": shape.control_every,
-                       "condition_strategy": shape.control_layers})  # fmt: skip
+    config_of(theirs, settings_of(network_of(info)))
     return {
         REGULAR + name: np.ascontiguousarray(array.astype(ml_dtypes.bfloat16))
         for name, array in theirs.items()
     }
+
+
+def needed_settings(content: Mapping, info: Mapping) -> dict:
+    """Upstream's settings that a file of `revert` has to be read with, {} if with none."""
+    network, tensors = network_of(info), network_tensors(content)
+    plain = dataclasses.replace(network, dtype=DitConfig.dtype, remat=DitConfig.remat)
+    try:
+        return {} if config_of(tensors) == plain else settings_of(network)
+    except ValueError:  # where hints lie is not told by their number
+        return settings_of(network)

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from jaxvid.core.config import PREFIX, nearest
-from jaxvid.cosmos.spec import Overrides
+from jaxvid.cosmos.spec import Overrides, Spec
 
 CONFIG = "configs/cosmos_multiview.py"
 SHORT = {"-i": "input_files", "-o": "output_dir", "-h": "help"}
@@ -50,6 +50,9 @@ FLAGS = {
     "help": Flag(values=0),
     **{field.name: Flag(f"overrides.{field.name}") for field in dataclasses.fields(Overrides)},
 }
+
+
+DEFAULTS = {field.name: field.default for field in dataclasses.fields(Spec) if field.name in FLAGS}
 
 
 def multiview_overrides(argv: Sequence[str]) -> list[str]:
@@ -159,5 +162,10 @@ def usage() -> str:
     short = {name: flag for flag, name in SHORT.items()}
     for name, flag in FLAGS.items():
         shown = ", ".join(filter(None, (short.get(name), f"--{name.replace('_', '-')}")))
-        lines.append(f"  {shown:32} {f'config.{flag.field}' if flag.field else flag.note}".rstrip())
+        told = f"config.{flag.field}" if flag.field else flag.note
+        if DEFAULTS.get(name) is not None:
+            told += f", {DEFAULTS[name]} where a spec file says nothing"
+        lines.append(f"  {shown:32} {told}".rstrip())
+    lines += ["", "control:view-config, without effect as upstream; views come from spec files:"]
+    lines += [f"  --{name.replace('_', '-')}" for name in VIEW_FLAGS]
     return "\n".join(lines)

@@ -198,6 +198,24 @@ def _neighbours(settings: dict, views: int) -> tuple[tuple[int, ...], ...]:
     return tuple(looks.get(i, ()) for i in range(views))
 
 
+def settings_of(config: DitConfig) -> dict:
+    """Upstream's settings that tensors do not tell, the way back of `config_of`."""
+    ratios = zip("thw", config.stretch, strict=True)
+    found = {
+        "patch_spatial": config.patch,
+        "n_cameras_emb": config.views,
+        **{f"rope_{axis}_extrapolation_ratio": ratio for axis, ratio in ratios},
+        "vace_block_every_n": config.control_every,
+        "condition_strategy": config.control_layers,
+        "timestep_scale": config.timestep_scale,
+    }
+    if config.cross_view:
+        looks = {str(i): list(map(str, ids)) for i, ids in enumerate(config.neighbours)}
+        found["cross_view_attn_map_str"] = looks
+        found["camera_to_view_id"] = {str(i): i for i in range(config.views)}
+    return found
+
+
 ONLY = {  # settings of upstream's network, and the one value that is reimplemented
     "use_adaln_lora": True,
     "concat_padding_mask": True,
