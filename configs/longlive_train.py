@@ -6,8 +6,8 @@ python scripts/ode_pairs.py --config=configs/longlive_train.py:tiny_ode --output
 
 `:flow_matching` and `:ode` make a causal generator of a bidirectional one, `:dmd` (the default)
 distils it, `:streaming` tunes adapters (LoRA) on long videos whose prompts change. Each has a
-`tiny_` form that draws small networks at random; `:tiny_ode` needs the pairs of the line above.
-The run's folder gets models to sample from, which `scripts/convert.py --reverse` writes as
+`tiny_` form that draws small networks at random, to try the training itself, since their text
+encoder and VAE are not kept; `:tiny_ode` needs the pairs of the line above. The run's folder gets models to sample from, which `scripts/convert.py --reverse` writes as
 upstream's files:
 
 python scripts/sample.py --config=configs/longlive.py --config.models.lora="" \\
@@ -32,7 +32,7 @@ PROMPTS = "longlive_models/prompts/vidprom_filtered_extended"
 
 
 def get_config(variant: str = "dmd") -> ConfigDict:
-    """`tiny_` variants take seconds and need no files; the others need the downloads."""
+    """`tiny_` variants compile for minutes, then take seconds; the others need the downloads."""
     if variant not in VARIANTS:
         raise ValueError(f"configs/longlive_train.py has no variant {variant!r}; known: {VARIANTS}")
     stage = variant.removeprefix("tiny_")

@@ -220,3 +220,19 @@ def _checked(value, hint, name: str):
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise ValueError(f"{name}={value!r} is {type(value).__name__}, not {hint.__name__}")
     return value
+
+
+def refuse_files(models, *fields: str) -> None:
+    """Raises ValueError if a section that draws networks names files, which it would not read.
+
+    Args:
+      models: a dataclass with a `random` field; each of `fields` is a path with a default.
+    """
+    default = type(models)()
+    for field in fields:
+        path = getattr(models, field)
+        if models.random and path not in ("", getattr(default, field)):
+            raise ValueError(
+                f"models.random=True reads no files, models.{field}={path} names one: leave it "
+                "out, or set models.random=False in a variant whose networks come from files"
+            )

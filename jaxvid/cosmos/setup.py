@@ -6,7 +6,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxvid.core.config import build
+from jaxvid.core.config import build, refuse_files
 from jaxvid.core.mesh import MeshConfig, make_mesh
 from jaxvid.cosmos import networks
 from jaxvid.cosmos.dit import DitConfig
@@ -43,6 +43,7 @@ def sampling_settings(config: ConfigDict) -> Settings:
         known = ", ".join(("mode", *SECTIONS, *NETWORKS, "run"))
         raise ValueError(f"config.{unknown[0]} is not a section; known: {known}")
     found = {name: build_section(cls, config, name) for name, cls in SECTIONS.items()}
+    refuse_files(found["models"], "transformer", "settings", "vae")
     found["safety"] = Safety(found["safety"])
     shapes = {name: build_section(cls, config, name) for name, cls in NETWORKS.items()}
     _check_shapes(shapes, found["models"].random, found["text"].random)
@@ -67,7 +68,7 @@ def _check_shapes(shapes: dict, random: bool, random_text: bool) -> None:
             switch = "text.random" if name == "encoder" else "models.random"
             raise ValueError(
                 f"config.{name} gives the sizes of a random network: the files say theirs "
-                f"themselves; leave it as it is, or set {switch}=True"
+                f"themselves; use a config or variant that leaves it, or set {switch}=True"
             )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
-from jaxvid.core.config import build
+from jaxvid.core.config import build, refuse_files
 from jaxvid.core.mesh import MeshConfig
 from jaxvid.longlive.models import Described, describe
 from jaxvid.longlive.rollout import RolloutConfig
@@ -34,6 +34,7 @@ def sampling_settings(config: ConfigDict) -> Settings:
         known = ", ".join(("mode", *SECTIONS, *NETWORKS, "run"))
         raise ValueError(f"config.{unknown[0]} is not a section; known: {known}")
     sections = {name: build_section(cls, config, name) for name, cls in SECTIONS.items()}
+    refuse_files(sections["models"], "transformer", "vae", "text_encoder")
     found = networks(config, sections["models"])
     return Settings(**sections, **found._asdict())
 

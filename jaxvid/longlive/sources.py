@@ -147,9 +147,15 @@ def _checked(item: Item) -> Item:
         which = f"prompt {empty[0] + 1} of {count}" if count > 1 else "the prompt"
         error = f"{which} is empty: say what is to be seen"
     elif item.video and count != 2:
-        error = f"a video is continued with 2 prompts, its own and the next one, not {count}"
+        error = (
+            f"a video is continued with 2 prompts, its own and the next one, not {count}: "
+            "e.g. sampling.prompt=('a','b')"
+        )
     elif not item.video and count != len(switches) + 1:
-        error = f"{count} prompts need {max(count - 1, 0)} switch_frames, not {len(switches)}"
+        error = (
+            f"{count} prompts need {max(count - 1, 0)} switch_frames, not {len(switches)}: set "
+            "sampling.switch_frames, or switch_frame_indices of the row"
+        )
     elif list(switches) != sorted({*switches} - {0}):
         error = f"switch_frames {list(switches)} have to rise, from 1 at least"
     if item.video:
