@@ -7,8 +7,8 @@ python scripts/ode_pairs.py --config=configs/longlive_train.py:tiny_ode --output
 `:flow_matching` and `:ode` make a causal generator of a bidirectional one, `:dmd` (the default)
 distils it, `:streaming` tunes adapters (LoRA) on long videos whose prompts change. Each has a
 `tiny_` form that draws small networks at random, to try the training itself, since their text
-encoder and VAE are not kept; `:tiny_ode` needs the pairs of the line above. The run's folder gets models to sample from, which `scripts/convert.py --reverse` writes as
-upstream's files:
+encoder and VAE are not kept; `:tiny_ode` needs the pairs of the line above. The run's folder gets
+models to sample from, which `scripts/convert.py --reverse` writes as upstream's files:
 
 python scripts/sample.py --config=configs/longlive.py --config.models.lora="" \\
   --config.models.transformer=outputs/longlive_dmd/generator_ema
