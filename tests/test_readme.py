@@ -38,7 +38,8 @@ from jaxvid.runs.config import RunConfig
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-NEEDS = "download|gpu|slurm|two hosts|hours|a quiet machine"  # what a command may need, not to run
+NEEDS = "download|gpu|slurm|two hosts|hours|minutes|a quiet machine"  # for a command not to run
+MINUTES = "needs: minutes"  # or to run in a slow test only
 INSTALL = ("main-job", "tests")  # begin with an installation
 SECTIONS = {
     "data": (DataConfig, train_data.DataConfig, train_config.DataConfig),
@@ -116,7 +117,8 @@ def clone(tmp_path):
 
 def runnable(block: Block) -> str:
     """What of a block runs here: all, nothing, or what follows the installation."""
-    if block.language != "bash" or block.marker.startswith("needs:") or block.marker == "tests":
+    elsewhere = block.marker.startswith("needs:") and block.marker != MINUTES
+    if block.language != "bash" or elsewhere or block.marker == "tests":
         return ""
     return block.text.rpartition("&&")[2] if block.marker == "main-job" else block.text
 
@@ -149,13 +151,21 @@ def test_the_commands_run_in_their_order(clone):
 
     def run_all(part: list[Block]):
         for block in filter(runnable, part):
-            run(block, clone)
+            if block.marker != MINUTES:
+                run(block, clone)
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(run_all, (BLOCKS[:second], BLOCKS[second:])))
     for folder in ("demo", "two", "strided", "mine"):
         assert list((clone / "outputs" / folder / "videos").glob("*.mp4")), folder
         assert (clone / "outputs" / folder / "index.html").is_file()
+
+
+@pytest.mark.slow
+def test_the_commands_that_take_minutes_run(clone):
+    for block in BLOCKS:
+        if block.marker == MINUTES:
+            run(block, clone)
 
 
 def test_the_python_example_is_a_scheme():
