@@ -11,6 +11,7 @@ import pytest
 
 from jaxvid.core.config import build, load_config, parse_arguments
 from jaxvid.core.mesh import MeshConfig
+from jaxvid.cosmos import setup as cosmos_setup
 from jaxvid.data.sources import DataConfig
 from jaxvid.fdm import training_settings
 from jaxvid.fdm.process import DiffusionConfig
@@ -18,6 +19,7 @@ from jaxvid.fdm.sample_config import SampleConfig
 from jaxvid.fdm.setup import training_setup
 from jaxvid.fdm.train import TrainConfig
 from jaxvid.fdm.unet import UNetConfig
+from jaxvid.longlive import setup as longlive_setup
 from jaxvid.metrics.evaluate import EvaluateConfig
 from jaxvid.runs import config as runs
 from jaxvid.runs import training_settings as runs_training
@@ -167,3 +169,13 @@ def test_a_mistake_ends_in_one_line_and_exit_code_2(script):
         assert process.returncode == 2, errors
         assert len(errors.splitlines()) == 1, errors
         assert message in errors
+
+
+@pytest.mark.parametrize("name", ["longlive", "cosmos_multiview"])
+def test_drawn_networks_take_no_file(name, tmp_path):
+    """Nothing would read it."""
+    config = load_config(str(ROOT / f"configs/{name}.py") + ":tiny")
+    config.models.transformer = str(tmp_path)
+    modes = {"longlive": longlive_setup, "cosmos_multiview": cosmos_setup}
+    with pytest.raises(ValueError, match="models.random=True reads no files, models.transformer="):
+        modes[name].sampling_settings(config)

@@ -158,7 +158,7 @@ def finished_folder(folder: Path, count: int):
 
 
 RESUMES = """
-import resource, sys, time
+import re, sys, time
 sys.path[:0] = [{tests!r}]
 import test_runs_at_scale as scale
 inputs = {{f"view{{n}}_control": sys.argv[1] + f"/{{n}}.mp4" for n in range(7)}}
@@ -166,10 +166,12 @@ requests = scale.plain_requests(10_000, inputs)
 start = time.process_time()
 summary = scale.go(scale.Path(sys.argv[1]), requests=requests)
 assert summary.skipped == 10_000 and summary.exit_code == 0, summary
-print(time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-"""
+peak = re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())
+print(time.process_time() - start, int(peak[1]) / 1024)
+"""  # not ru_maxrss, which begins with what the process that forked had
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_ten_thousand_requests_resume_in_seconds(tmp_path):
     """Survey of files and manifest, and the page: under 5 s of this process, under 500 MB."""
     finished_folder(tmp_path, 10_000)

@@ -223,7 +223,7 @@ def _checked(value, hint, name: str):
 
 
 def refuse_files(models, *fields: str) -> None:
-    """Raises ValueError if a section that draws networks names files, which it would not read.
+    """Raises ValueError if a section that draws networks names files that are there, but not read.
 
     Args:
       models: a dataclass with a `random` field; each of `fields` is a path with a default.
@@ -231,8 +231,10 @@ def refuse_files(models, *fields: str) -> None:
     default = type(models)()
     for field in fields:
         path = getattr(models, field)
-        if models.random and path not in ("", getattr(default, field)):
+        if not models.random or path in ("", getattr(default, field)):
+            continue
+        if Path(path).expanduser().exists():
             raise ValueError(
-                f"models.random=True reads no files, models.{field}={path} names one: leave it "
-                "out, or set models.random=False in a variant whose networks come from files"
+                f"models.random=True reads no files, models.{field}={path} is one: leave it out, "
+                "or set models.random=False in a variant whose networks come from files"
             )
