@@ -177,5 +177,5 @@ def test_drawn_networks_take_no_file(name, tmp_path):
     config = load_config(str(ROOT / f"configs/{name}.py") + ":tiny")
     config.models.transformer = str(tmp_path)
     modes = {"longlive": longlive_setup, "cosmos_multiview": cosmos_setup}
-    with pytest.raises(ValueError, match="models.random=True reads no files, models.transformer="):
+    with pytest.raises(ValueError, match=r"models.random=True reads no files, models.transformer="):
         modes[name].sampling_settings(config)
