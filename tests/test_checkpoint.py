@@ -305,3 +305,19 @@ def test_two_processes_save_and_restore(tmp_path):
     assert [child.returncode for child in children] == [0, 0], errors
     tree = checkpoint.restore(tmp_path)
     assert tree["x"].tolist() == list(range(8)) and tree["host"].tolist() == [0, 1, 2]
+
+
+def test_identity_tells_files_of_others_apart(tmp_path):
+    """Ours by its fingerprint; an index by its shards, too."""
+    assert checkpoint.identity("") == ""
+    checkpoint.save(tmp_path / "ours", {"a": np.zeros(3)}, {})
+    assert checkpoint.identity(tmp_path / "ours") == checkpoint.fingerprint(tmp_path / "ours")
+    index, shard = tmp_path / "model.safetensors.index.json", tmp_path / "model-1.safetensors"
+    index.write_text("{}")
+    shard.write_bytes(b"1")
+    before = checkpoint.identity(index), checkpoint.identity(tmp_path)
+    shard.write_bytes(b"22")
+    after = checkpoint.identity(index), checkpoint.identity(tmp_path)
+    assert before[0] != after[0] and before[1] != after[1]
+    with pytest.raises(ValueError, match="there is no checkpoint"):
+        checkpoint.identity(tmp_path / "nothing")

@@ -25,6 +25,7 @@ from jaxvid.longlive.sample_config import Length, ModelConfig, SampleConfig, Set
 from jaxvid.longlive.sources import Item, items
 from jaxvid.longlive.upstream import KEYS, yaml_overrides
 from jaxvid.runs.requests import Request
+from jaxvid.wan import vae_keys
 from jaxvid.wan.dit import WanConfig
 from jaxvid.wan.umt5 import Umt5Config
 from jaxvid.wan.vae import VaeConfig
@@ -430,8 +431,9 @@ def test_converted_checkpoints_are_the_same_networks(files, tmp_path, monkeypatc
         settings = LongLiveMode(config).settings
         assert settings.model_type == "lora"
         mesh = sampling_mesh(settings)
-        trees = models.load_transformer(settings, mesh), models.load_vae(settings, mesh)
-        found.append((*trees, models.embed(settings, ["A tram."])))
+        transformer = models.load_transformer(settings, mesh)
+        decoder = vae_keys.load_or_draw(settings.models, settings.vae, mesh)
+        found.append((transformer, decoder, models.embed(settings, ["A tram."])))
     jax.tree.map(np.testing.assert_array_equal, *found)
     config, _ = parse_arguments(with_files(files, transformer=ours["transformer"]))
     with pytest.raises(ValueError, match=r"has a LoRA merged in already: set models\.lora=''"):

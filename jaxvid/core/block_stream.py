@@ -4,7 +4,6 @@ Their parameters are {"embedding", "block_0", "block_1", ..., "norm"}.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -44,11 +43,3 @@ def stored(path) -> Part:
 def drawn(abstract: Mapping, seed: int, dtype: str) -> Part:
     """Parts drawn at random when they are asked for."""
     return lambda name: draw({name: abstract[name]}, seed, dtype)[name]
-
-
-def identity(path: Path, files=()) -> str:
-    """Tells encoders apart without reading them: a checkpoint of ours, or files of others."""
-    if not files:
-        return checkpoint.fingerprint(path)
-    found = [(file.name, file.stat()) for file in files]
-    return " ".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in found)

@@ -125,6 +125,27 @@ def fingerprint(path) -> str:
     return hashlib.sha256("\n".join(lines).encode() + (path / NOTE).read_bytes()).hexdigest()
 
 
+def identity(path) -> str:
+    """Tells a model apart without reading it, be it of ours or of another project; "" for "".
+
+    Ours has its fingerprint; others have names, sizes and times: of the file, of all files of a
+    folder, or of an index (`.index.json`) and the shards beside it.
+
+    Raises:
+      ValueError: nothing is there.
+    """
+    if not str(path):
+        return ""
+    found = _absolute(path)
+    if _complete(found) or not found.exists():
+        return fingerprint(found)
+    files = found.iterdir() if found.is_dir() else [found]
+    if found.name.endswith(".index.json"):
+        files = [found, *found.parent.glob("*.safetensors")]
+    stats = [(file.name, file.stat()) for file in sorted(files) if file.is_file()]
+    return " ".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
+
+
 def save_step(folder, step: int, tree, info: dict, keep: int | None = None) -> None:
     """Saves training step `step`; afterwards only the `keep` latest steps stay (None: all).
 
@@ -167,13 +188,8 @@ def _absolute(path) -> Path:
 def _find(path) -> Path:
     """The complete checkpoint that `path` stands for."""
     path = _absolute(path)
-    hidden = _hidden(path)
-    for place in (path, hidden, _old(hidden)):  # a kill between two renames leaves only the others
-        if (place / NOTE).is_file():
-            return place
-    latest = latest_step(path) if path.is_dir() else None
-    if latest is not None:
-        return step_path(path, latest)
+    if found := _complete(path):
+        return found
     if not path.exists():
         raise ValueError(f"there is no checkpoint {path}")
     if path.is_file():
@@ -181,6 +197,15 @@ def _find(path) -> Path:
             f"{path} is a file, not a checkpoint folder: convert it first with scripts/convert.py"
         )
     raise ValueError(f"{path} is not a complete checkpoint: it has no {NOTE}")
+
+
+def _complete(path: Path) -> Path | None:
+    hidden = _hidden(path)
+    for place in (path, hidden, _old(hidden)):  # a kill between two renames leaves only the others
+        if (place / NOTE).is_file():
+            return place
+    latest = latest_step(path) if path.is_dir() else None
+    return None if latest is None else step_path(path, latest)
 
 
 def _check_free(path: Path, overwrite: bool) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import secrets
 from collections.abc import Iterator
@@ -83,6 +84,17 @@ def check_writable(folder: str | os.PathLike, name: str) -> None:
 def disk_full(error: BaseException) -> bool:
     """Whether the error says that the disk, or the user's share of it, is full."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def read_json(path: Path) -> dict:
+    """The object of a JSON file, such as a model's settings; ValueError if it holds none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is no JSON file: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds no settings")
+    return found
 
 
 def sha256(path: str | os.PathLike) -> str:

@@ -5,7 +5,6 @@ A release is flat, bfloat16, with names under `net.`; a training checkpoint is a
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 from jaxvid.core import distcp_file, torch_file
 from jaxvid.core.config import build
 from jaxvid.core.convert import to_theirs
+from jaxvid.core.files import read_json
 from jaxvid.cosmos.dit import DitConfig
 from jaxvid.cosmos.keys import (
     REGULAR,
@@ -38,17 +38,6 @@ def read(path: Path) -> Mapping:
             return content
         content = content[level]
     raise ValueError(f"{path} is no checkpoint: it holds a {type(content).__name__}")
-
-
-def read_settings(path: Path) -> dict:
-    """Upstream's keyword arguments of the network, as a JSON object."""
-    try:
-        settings = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise ValueError(f"{path} is no JSON file: {error}") from error
-    if not isinstance(settings, dict):
-        raise ValueError(f"{path} holds no settings")
-    return settings
 
 
 def read_network(path: Path, settings: Mapping | None = None) -> tuple[dict, DitConfig]:
@@ -81,7 +70,7 @@ def convert(sources: Sequence[Path], kind: str = "cosmos_multiview") -> tuple[di
             "--source: give one file or folder of weights and at most one .json of settings, "
             f"got {len(weights)} and {len(settings)}"
         )
-    given = read_settings(settings[0]) if settings else {}
+    given = read_json(settings[0]) if settings else {}
     params, config = read_network(weights[0], given)
     if config.cross_view != KINDS[kind]:
         other = next(name for name, cross_view in KINDS.items() if cross_view == config.cross_view)

@@ -18,6 +18,7 @@ from jaxvid.cosmos.requests import arguments
 from jaxvid.cosmos.sample_config import Settings
 from jaxvid.cosmos.setup import passes_together, sampling_mesh
 from jaxvid.runs.requests import Chunk, Request, Snapshot, Stage
+from jaxvid.wan import vae_keys
 from jaxvid.wan.resize import resize_uint8
 
 
@@ -43,7 +44,7 @@ class Generator:
         self.mesh = sampling_mesh(settings, devices)
         self.devices = f"{self.mesh.size} x {jax.devices()[0].device_kind}"
         self.params = networks.load_transformer(settings, self.mesh)
-        self.vae = networks.load_vae(settings, self.mesh)
+        self.vae = vae_keys.load_or_draw(settings.models, settings.vae, self.mesh)
         width = settings.network.text_in
         with jax.set_mesh(self.mesh):
             self.words = {text: self._words(a, width) for text, a in embeddings.items()}

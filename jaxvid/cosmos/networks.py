@@ -9,12 +9,13 @@ import numpy as np
 
 from jaxvid.core import checkpoint
 from jaxvid.core.distributed import place
-from jaxvid.core.mesh import replicated, shardings
+from jaxvid.core.files import read_json
+from jaxvid.core.mesh import shardings
 from jaxvid.core.random_tree import draw
 from jaxvid.cosmos import dit, files, keys, model
 from jaxvid.cosmos.dit import DitConfig
 from jaxvid.cosmos.sample_config import ModelConfig, Settings
-from jaxvid.wan import vae, vae_keys
+from jaxvid.wan import vae_keys
 from jaxvid.wan.vae import VaeConfig
 
 
@@ -67,36 +68,18 @@ def load_transformer(settings: Settings, mesh) -> dict:
     return place(cast, places)
 
 
-def load_vae(settings: Settings, mesh) -> dict:
-    """Parameters of encoder and decoder, on every device of the mesh."""
-    models, whole = settings.models, replicated(mesh)
-    if models.random:
-        abstract = vae.abstract_parameters(settings.vae)
-        places = jax.tree.map(lambda _: whole, abstract)
-        return draw(abstract, models.random_seed, models.dtype, places)
-    return vae_keys.load(models.vae, models.dtype, whole)[1]
-
-
 def identity(settings: Settings) -> dict:
     """What names the parameters and embeddings, without reading them all."""
     models, text = settings.models, settings.text.config
     if models.random:
         networks = f"random {models.random_seed} {settings.network} {settings.vae}"
     else:
-        networks = [_of_file(p) for p in (models.transformer, models.settings, models.vae)]
-    sources = [_of_file(path) for path in text.precomputed]
+        networks = [
+            checkpoint.identity(p) for p in (models.transformer, models.settings, models.vae)
+        ]
+    sources = [checkpoint.identity(path) for path in text.precomputed]
     encoder = settings.text.identity() if settings.text.network else ""
     return {"networks": networks, "encoder": encoder, "precomputed": sources}
-
-
-def _of_file(path: str) -> str:
-    if not path:
-        return ""
-    found = Path(path).expanduser()
-    if found.is_dir() and is_ours(found):
-        return checkpoint.fingerprint(found)
-    stats = [p.stat() for p in (sorted(found.iterdir()) if found.is_dir() else [found])]
-    return " ".join([found.name, *(f"{s.st_size} {s.st_mtime_ns}" for s in stats)])
 
 
 def is_ours(path: Path) -> bool:
@@ -106,7 +89,7 @@ def is_ours(path: Path) -> bool:
 
 def settings_of(models: ModelConfig) -> dict | None:
     """Upstream's arguments of the network, if a file gives them."""
-    return files.read_settings(Path(models.settings).expanduser()) if models.settings else None
+    return read_json(Path(models.settings).expanduser()) if models.settings else None
 
 
 def _typed(config: DitConfig, models: ModelConfig) -> DitConfig:

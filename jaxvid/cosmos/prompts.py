@@ -67,9 +67,7 @@ class PromptSettings:
         config = self.config
         if config.random:
             return f"random {config.random_seed} {dataclasses.asdict(self.network)}"
-        path = Path(config.encoder).expanduser()
-        files = [] if _is_ours(path) else text_keys.locate(path)[0]
-        return f"{block_stream.identity(path, files)} {config.dtype}"
+        return f"{checkpoint.identity(config.encoder)} {config.dtype}"
 
     def part(self) -> Part:
         """Reads the parameters of one part of the encoder."""

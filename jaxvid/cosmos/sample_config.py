@@ -62,6 +62,21 @@ class ModelConfig:
     random_seed: int = 0
 
 
+def check_release(network: DitConfig, vae: VaeConfig, text: PromptSettings) -> None:
+    """Raises ValueError for networks that do not fit each other."""
+    if network.channels != vae.latent_channels:
+        raise ValueError(
+            f"the transformer makes {network.channels} channels of latents, the VAE has "
+            f"{vae.latent_channels}: give files of one release"
+        )
+    width = text.embedding_width
+    if width and network.text_in not in (0, width):
+        raise ValueError(
+            f"the transformer reads embeddings {network.text_in} wide, the text encoder makes them "
+            f"{width} wide: give files of one release"
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Everything that sampling needs, resolved and checked; see setup.sampling_settings."""
@@ -86,17 +101,7 @@ class Settings:
                 f"sampling.height={size[0]} and width={size[1]} have to be multiples of {side}, "
                 f"e.g. {nearest}"
             )
-        if self.network.channels != self.vae.latent_channels:
-            raise ValueError(
-                f"the transformer makes {self.network.channels} channels of latents, the VAE has "
-                f"{self.vae.latent_channels}: give files of one release"
-            )
-        width = self.text.embedding_width
-        if width and self.network.text_in not in (0, width):
-            raise ValueError(
-                f"the transformer reads embeddings {self.network.text_in} wide, the text encoder "
-                f"makes them {width} wide: give files of one release"
-            )
+        check_release(self.network, self.vae, self.text)
         if self.sampling.upstream_ranks:
             noise.check_ranks(self.sampling.upstream_ranks, *self.latent_shape[:2])
         if self.mesh.data not in (1, 2, -1):

@@ -1,13 +1,13 @@
 """PyTorch names of Qwen2.5-VL's language stack, as in Cosmos-Reason1-7B's safetensors."""
 
 import dataclasses
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jaxvid.core import torch_file
 from jaxvid.core.convert import TRANSPOSE, Rule, to_ours, to_theirs
+from jaxvid.core.files import read_json
 from jaxvid.cosmos.text import TextConfig, abstract_parameters
 
 LAYER = r"model.layers.{i:\d+}"
@@ -88,11 +88,8 @@ def read_settings(path: Path) -> dict:
     Raises:
       ValueError: not JSON, or the settings of another kind of model.
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is no JSON file: {error}") from error
-    if not isinstance(found, dict) or "qwen2" not in str(found.get("model_type")):
+    found = read_json(path)
+    if "qwen2" not in str(found.get("model_type")):
         raise ValueError(f"{path} is not the config.json of a Qwen2.5 model")
     found = found | (found.get("text_config") or {})
     rope = found.get("rope_parameters") or {}

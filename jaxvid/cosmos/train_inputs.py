@@ -16,12 +16,12 @@ import numpy as np
 from jaxvid.core.array_cache import ArrayCache
 from jaxvid.core.distributed import agreed
 from jaxvid.core.mesh import MeshConfig, make_mesh, over_data
-from jaxvid.cosmos import model, networks, prompts
+from jaxvid.cosmos import model, prompts
 from jaxvid.cosmos.text import TOKENS
 from jaxvid.cosmos.train_data import SCALER, Clip, Folder, Shapes, texts
 from jaxvid.cosmos.train_models import text_projection
 from jaxvid.cosmos.train_setup import Setup, text_identity, transformer_identity, vae_identity
-from jaxvid.wan import vae
+from jaxvid.wan import vae, vae_keys
 from jaxvid.wan.vae import VaeConfig
 
 NOTHING = ""  # stands for the text that is left out, whose embedding is zeros
@@ -132,7 +132,7 @@ class Inputs:
             return
         setup = self.setup
         mesh = make_mesh(MeshConfig(), jax.local_devices())
-        params = networks.load_vae(setup, mesh)
+        params = vae_keys.load_or_draw(setup.models, setup.vae, mesh)
         with jax.set_mesh(mesh):
             for number, i in enumerate(missing):
                 if number % 10 == 0:

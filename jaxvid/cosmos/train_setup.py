@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxvid.core import block_stream, checkpoint
+from jaxvid.core import checkpoint
 from jaxvid.core.config import build
 from jaxvid.core.mesh import MeshConfig
 from jaxvid.cosmos import files, keys, networks
 from jaxvid.cosmos.dit import DitConfig
 from jaxvid.cosmos.prompts import PromptConfig, PromptSettings, prompt_settings
-from jaxvid.cosmos.sample_config import ModelConfig
+from jaxvid.cosmos.sample_config import ModelConfig, check_release
 from jaxvid.cosmos.text import TextConfig
 from jaxvid.cosmos.train import TrainConfig
 from jaxvid.cosmos.train_data import DataConfig
@@ -52,17 +52,7 @@ class Setup:
                 "from; leave run.start_from empty"
             )
         self.network.grid(*self.latent_shape[:3])
-        if self.network.channels != self.vae.latent_channels:
-            raise ValueError(
-                f"the transformer makes {self.network.channels} channels of latents, the VAE has "
-                f"{self.vae.latent_channels}: give files of one release"
-            )
-        width = self.text.embedding_width
-        if width and self.network.text_in not in (0, width):
-            raise ValueError(
-                f"the transformer reads embeddings {self.network.text_in} wide, the text encoder "
-                f"makes them {width} wide: give files of one release"
-            )
+        check_release(self.network, self.vae, self.text)
         self._check_given()
         if max(self.data.ids) >= self.network.views:
             raise ValueError(
@@ -149,11 +139,7 @@ def transformer_identity(setup: Setup) -> str:
     """Tells what the run starts from, without reading numbers."""
     if setup.models.random:
         return f"random {setup.models.random_seed}"
-    path = Path(setup.models.transformer).expanduser()
-    if networks.is_ours(path):
-        return checkpoint.fingerprint(path)
-    parts = sorted(path.iterdir()) if path.is_dir() else [path]
-    return block_stream.identity(path, parts)
+    return checkpoint.identity(setup.models.transformer)
 
 
 def vae_identity(setup: Setup) -> str:
@@ -161,12 +147,10 @@ def vae_identity(setup: Setup) -> str:
     shape = json.dumps(dataclasses.asdict(setup.vae))
     if setup.models.random:
         return f"random {setup.models.random_seed} {shape}"
-    path = Path(setup.models.vae).expanduser()
-    return f"{block_stream.identity(path, [path] if path.is_file() else [])} {shape}"
+    return f"{checkpoint.identity(setup.models.vae)} {shape}"
 
 
 def text_identity(setup: Setup) -> tuple[str, tuple[str, ...]]:
     """Tells text encoders apart, and files of embeddings."""
-    given = [Path(path).expanduser() for path in setup.text.config.precomputed]
     encoder = setup.text.identity() if setup.text.network else ""
-    return encoder, tuple(block_stream.identity(path, [path]) for path in given)
+    return encoder, tuple(map(checkpoint.identity, setup.text.config.precomputed))

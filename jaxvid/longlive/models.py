@@ -14,11 +14,11 @@ from jaxvid.core import checkpoint, torch_file
 from jaxvid.core.config import build
 from jaxvid.core.convert import to_theirs
 from jaxvid.core.distributed import place
-from jaxvid.core.mesh import replicated, shardings
+from jaxvid.core.mesh import shardings
 from jaxvid.core.random_tree import draw
 from jaxvid.longlive import random_models
 from jaxvid.longlive.sample_config import ModelConfig, Settings
-from jaxvid.wan import dit, dit_files, dit_keys, vae, vae_keys
+from jaxvid.wan import dit, dit_files, dit_keys, vae_keys
 from jaxvid.wan.dit import WanConfig
 from jaxvid.wan.lora import LoraConfig, rank_of
 from jaxvid.wan.prompts import TextEncoder, embed_prompts, load_encoder
@@ -227,16 +227,6 @@ def read_transformer(
     return place(cast, places)
 
 
-def load_vae(settings: Settings, mesh) -> dict:
-    """Parameters of encoder and decoder, on every device of the mesh."""
-    models, place = settings.models, replicated(mesh)
-    if models.random:
-        abstract = vae.abstract_parameters(settings.vae)
-        places = jax.tree.map(lambda _: place, abstract)
-        return draw(abstract, models.random_seed, models.dtype, places)
-    return vae_keys.load(models.vae, models.dtype, place)[1]
-
-
 def identity(settings: Settings) -> str:
     """Tells weights apart without reading them: by fingerprint, or by size and time of a file."""
     models = settings.models
@@ -244,7 +234,7 @@ def identity(settings: Settings) -> str:
         shapes = [settings.network, settings.vae, settings.text]
         return json.dumps(["random", models.random_seed, *map(dataclasses.asdict, shapes)])
     named = ("transformer", "lora", "vae", "text_encoder", "tokenizer")
-    return json.dumps({name: file_identity(getattr(models, name)) for name in named})
+    return json.dumps({name: checkpoint.identity(getattr(models, name)) for name in named})
 
 
 def text_identity(settings: Settings) -> str:
@@ -253,8 +243,8 @@ def text_identity(settings: Settings) -> str:
     if models.random:
         encoder = json.dumps(["random", models.random_seed, dataclasses.asdict(settings.text)])
     else:
-        encoder = file_identity(models.text_encoder)
-    return f"{encoder} {file_identity(str(_require(models.tokenizer, 'tokenizer')))}"
+        encoder = checkpoint.identity(models.text_encoder)
+    return f"{encoder} {checkpoint.identity(_require(models.tokenizer, 'tokenizer'))}"
 
 
 def vae_identity(settings: Settings) -> str:
@@ -262,16 +252,4 @@ def vae_identity(settings: Settings) -> str:
     models = settings.models
     if models.random:
         return json.dumps(["random", models.random_seed, dataclasses.asdict(settings.vae)])
-    return file_identity(models.vae)
-
-
-def file_identity(path: str) -> str:
-    """That of the weights or the tokenizer of one field of `models`; "" if it is empty."""
-    if not path:
-        return ""
-    found = Path(path).expanduser()
-    if found.is_dir() and not (found / "tokenizer.json").exists():
-        return checkpoint.fingerprint(found)
-    found = found / "tokenizer.json" if found.is_dir() else found
-    stat = found.stat()
-    return f"{found.name} {stat.st_size} {stat.st_mtime_ns}"
+    return checkpoint.identity(models.vae)

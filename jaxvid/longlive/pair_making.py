@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
+from jaxvid.core import checkpoint
 from jaxvid.core.files import remove_temporaries
 from jaxvid.core.mesh import make_mesh, over_data
 from jaxvid.core.noise import normal, request_key
@@ -62,7 +63,7 @@ def origin(setup: Setup, prompts: Sequence[str]) -> dict:
     if files.random:
         network = ["random", files.random_seed, dataclasses.asdict(setup.network)]
     else:
-        network = [models.file_identity(files.transformer), files.use_ema]
+        network = [checkpoint.identity(files.transformer), files.use_ema]
     return {
         "shape": [setup.train.frames, *setup.latent_shape],
         "seed": setup.train.seed,

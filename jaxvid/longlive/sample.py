@@ -20,7 +20,7 @@ from jaxvid.longlive.cost import length_of, switch_starts
 from jaxvid.longlive.memory import batch_size, sampling_mesh
 from jaxvid.longlive.sample_config import Length, Settings
 from jaxvid.runs.requests import Chunk, Request, Snapshot, Stage
-from jaxvid.wan import vae
+from jaxvid.wan import vae, vae_keys
 from jaxvid.wan.resize import resize as bilinear
 from jaxvid.wan.umt5 import pad_rows
 
@@ -56,7 +56,7 @@ class Generator:
             self.devices += " + 1 that decodes"
         self.batch_size = batch_size(settings, self.mesh.shape["data"])
         self.params = models.load_transformer(settings, self.mesh)
-        self.vae = models.load_vae(settings, self.decoder_mesh)
+        self.vae = vae_keys.load_or_draw(settings.models, settings.vae, self.decoder_mesh)
         self._clips = collections.deque(maxlen=2)  # by path: of this call and of the next
 
     def take_over(self, settings: Settings) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxvid.core.mesh import replicated
-from jaxvid.longlive import distillation, models, stream, train_state, train_steps
+from jaxvid.longlive import distillation, stream, train_state, train_steps
 from jaxvid.longlive.recipe import Kind, Recipe
 from jaxvid.longlive.split import check_split
 from jaxvid.longlive.train_data import Feed, Turn, open_data
@@ -21,7 +21,7 @@ from jaxvid.longlive.train_steps import Batch, Learner
 from jaxvid.runs.fingerprint import hash_json
 from jaxvid.runs.training_log import plain_means
 from jaxvid.runs.training_settings import loop_of
-from jaxvid.wan import vae
+from jaxvid.wan import vae, vae_keys
 
 TURNS = 4  # at most, of an update
 
@@ -109,7 +109,7 @@ class LongLiveTraining:
     @functools.cached_property
     def vae(self) -> dict:
         """The VAE's parameters, on all devices."""
-        return models.load_vae(self.setup, self.devices)
+        return vae_keys.load_or_draw(self.setup.models, self.setup.vae, self.devices)
 
     def _key(self, step: int, turn: int):
         return jax.random.fold_in(jax.random.key(self.setup.train.seed + 1), step * TURNS + turn)

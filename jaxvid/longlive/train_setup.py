@@ -4,6 +4,7 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
+from jaxvid.core import checkpoint
 from jaxvid.core.mesh import MeshConfig
 from jaxvid.longlive import models as files
 from jaxvid.longlive.recipe import Recipe
@@ -129,7 +130,7 @@ class Setup:
             "teacher": self.train.distils,
             "vae": self.train.stage in ("flow_matching", "streaming"),
         }
-        return found | {n: files.file_identity(getattr(models, n)) for n in stays if stays[n]}
+        return found | {n: checkpoint.identity(getattr(models, n)) for n in stays if stays[n]}
 
 
 def training_setup(config: ConfigDict) -> Setup:

@@ -17,7 +17,7 @@ from jaxvid.longlive.sample import resize
 from jaxvid.longlive.sources import read_lines
 from jaxvid.longlive.train_config import DataConfig
 from jaxvid.longlive.train_prompts import Prompts, read_row
-from jaxvid.wan import vae
+from jaxvid.wan import vae, vae_keys
 
 FPS = 16  # of the videos that Wan knows
 
@@ -146,7 +146,7 @@ class Videos:
         """On one device of this process, whatever the others do."""
         config, step = self.setup.vae, self.setup.rollout.block
         alone = make_mesh(MeshConfig(), jax.local_devices()[:1])
-        params = models.load_vae(self.setup, alone)
+        params = vae_keys.load_or_draw(self.setup.models, self.setup.vae, alone)
         encode = jax.jit(functools.partial(vae.encode, config, step=step))
 
         def encoded(video):

@@ -5,7 +5,6 @@ A file is flat, or a training checkpoint of Self-Forcing or LongLive that holds 
 """
 
 import dataclasses
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from jaxvid.core import torch_file
 from jaxvid.core.config import build
 from jaxvid.core.convert import to_theirs
+from jaxvid.core.files import read_json
 from jaxvid.wan.dit import WanConfig
 from jaxvid.wan.dit_keys import (
     LAYOUTS,
@@ -56,17 +56,6 @@ def entry(content, names: Sequence[str], path) -> tuple[str, Mapping]:
             )
         return "", content
     raise ValueError(f"{path} holds {', '.join(map(str, content))}, but not {' or '.join(names)}")
-
-
-def read_settings(path: Path) -> dict:
-    """A `config.json` or `adapter_config.json` of upstream."""
-    try:
-        settings = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise ValueError(f"{path} is no JSON file: {error}") from error
-    if not isinstance(settings, dict):
-        raise ValueError(f"{path} holds no settings")
-    return settings
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -192,7 +181,7 @@ def _sort(sources: Sequence[Path]) -> tuple[dict, list[Path]]:
     weights = []
     for path in sources:
         if path.suffix == ".json" and not path.name.endswith(".index.json"):
-            settings |= read_settings(path)
+            settings |= read_json(path)
         else:
             weights.append(path)
     return settings, weights

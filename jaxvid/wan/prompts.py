@@ -40,7 +40,7 @@ class TextEncoder:
 
     def identity(self) -> str:
         """Tells encoders apart, without reading them."""
-        return block_stream.identity(self.path, [self.path] if self.from_file else [])
+        return checkpoint.identity(self.path)
 
     def encode(self, tokens: Tokens) -> Iterator[np.ndarray]:
         """The (length, c) embeddings of each prompt, in order; of the encoder's type.

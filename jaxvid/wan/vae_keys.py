@@ -20,6 +20,8 @@ from jaxvid.core import checkpoint, torch_file
 from jaxvid.core.config import build
 from jaxvid.core.convert import CONV2D, CONV3D, Rule, Transform, to_ours, to_theirs
 from jaxvid.core.distributed import place
+from jaxvid.core.mesh import replicated
+from jaxvid.core.random_tree import draw
 from jaxvid.wan.vae import MEAN, VaeConfig, abstract_parameters
 
 GAIN = Transform(  # (c, 1, 1, 1) <-> (c,)
@@ -229,6 +231,20 @@ def describe(path, dtype: str = "bfloat16") -> VaeConfig:
     if info.get("model") != "wan_vae":
         raise ValueError(f"{path} is a checkpoint of {info.get('model')!r}, not wan_vae")
     return build(VaeConfig, {**info["config"], "dtype": dtype}, f"{path}: config")
+
+
+def load_or_draw(models, config: VaeConfig, mesh) -> dict:
+    """Parameters on every device of the mesh.
+
+    Args:
+      models: has `vae`, a path for `load`, and dtype, random and random_seed: drawn if random.
+      config: the shape to draw.
+    """
+    if not models.random:
+        return load(models.vae, models.dtype, replicated(mesh))[1]
+    abstract = abstract_parameters(config)
+    places = jax.tree.map(lambda _: replicated(mesh), abstract)
+    return draw(abstract, models.random_seed, models.dtype, places)
 
 
 def load(path, dtype: str = "bfloat16", sharding=None) -> tuple[VaeConfig, dict]:
