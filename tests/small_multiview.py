@@ -36,6 +36,8 @@ SMALL = {  # on top of configs/cosmos_multiview.py:tiny, to compile faster
     "encoder.hidden": 16,
     "encoder.layers": 1,
 }
+SPEC = {"name": "clip", "prompt": "A road.", "num_conditional_frames": 0}
+BOTH = ("front_wide", "rear")
 
 
 def config(**changes) -> ConfigDict:
@@ -75,9 +77,29 @@ def write_videos(
     return found
 
 
+def write_all(folder: Path) -> Path:
+    """Control and input videos of every view."""
+    write_videos(folder)
+    write_videos(folder, kind="input")
+    return folder
+
+
+def views(*names, inputs=(), **more) -> dict:
+    """Part of a spec: control videos, and input videos of some views."""
+    found = {n: {"control_path": f"control_{n}_7_10_32.mp4"} | more for n in names}
+    for name in inputs:
+        found[name]["input_path"] = f"input_{name}_7_10_32.mp4"
+    return found
+
+
+def sample(**changes) -> dict:
+    """A spec of both views; changes replace its values, `views` the views."""
+    return SPEC | (views(*BOTH) if "views" not in changes else changes.pop("views")) | changes
+
+
 def write_spec(folder: Path, views: dict, name="clip.json", **changes) -> Path:
     """A spec file; changes replace its values, None takes them out."""
-    spec = {"name": "clip", "prompt": "A road.", "num_conditional_frames": 0} | views | changes
+    spec = SPEC | views | changes
     path = folder / name
     path.write_text(json.dumps({key: value for key, value in spec.items() if value is not None}))
     return path

@@ -1,21 +1,18 @@
-"""Cosmos post-training: data, schedules, exact resume, devices, what is trained, models."""
+"""Cosmos post-training runs: exact resume, devices, draws, what is trained and exported."""
 
 import csv
 import dataclasses
 import functools
-import json
-import re
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 import small_vae
+from small_cosmos_train import ROOT, host, one_line, system, with_files
 
-from jaxvid.core import checkpoint, torch_file, video
-from jaxvid.core.config import load_config, override
+from jaxvid.core import checkpoint, torch_file
 from jaxvid.core.mesh import MeshConfig, make_mesh
 from jaxvid.cosmos import (
     files,
@@ -29,23 +26,9 @@ from jaxvid.cosmos import (
 )
 from jaxvid.cosmos.dit import CONTROL
 from jaxvid.cosmos.sample_config import ModelConfig
-from jaxvid.cosmos.train import TrainConfig
-from jaxvid.cosmos.train_data import DataConfig, Folder, Shapes, texts
-from jaxvid.cosmos.train_setup import training_setup
-from jaxvid.cosmos.training_run import CosmosTraining, Feed
+from jaxvid.cosmos.train_data import Shapes
+from jaxvid.cosmos.training_run import Feed
 from jaxvid.runs import training
-from jaxvid.wan import vae, vae_keys
-from jaxvid.wan.resize import resize_uint8
-
-ROOT = Path(__file__).parents[1]
-CONFIG = str(ROOT / "configs/cosmos_train.py:tiny")
-SMALL = (
-    f"text.tokenizer={ROOT / 'data' / 'tokenizer_qwen'}", "vae.multipliers=(1,1)",
-    "vae.halve_time=(True,)", "data.frames=3", "data.height=8", "data.width=16", "data.samples=4",
-    "train.part=control", "train.batch_size=2", "train.steps=4", "train.save_every=100",
-    "train.log_every=2", "train.sample_every=0", "train.lr=1e-3", "train.remat=False",
-    "mesh.data=2", "mesh.seq=2", "mesh.view=2",
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -61,23 +44,6 @@ def compiled_fast():
 def prepared(tmp_path_factory):
     """Latents and words, made by the first test that needs them."""
     return tmp_path_factory.mktemp("prepared")
-
-
-def system(folder, prepared, *assignments):
-    config = load_config(CONFIG)
-    places = [f"run.output={folder}", f"data.prepared={prepared}"]
-    override(config, [*SMALL, *places, *assignments])
-    return CosmosTraining(training_setup(config))
-
-
-def one_line(message, function, *arguments):
-    with pytest.raises(ValueError, match=re.escape(message)) as error:
-        function(*arguments)
-    assert "\n" not in str(error.value)
-
-
-def host(tree):
-    return jax.tree.map(np.asarray, tree)
 
 
 def updates(run, mesh, count):
@@ -115,16 +81,6 @@ def test_other_captions_are_another_run(tmp_path, prepared, undisturbed, monkeyp
     monkeypatch.setattr(training_run, "open_data", lambda _: source)
     run.open(mesh)
     one_line("holds a run with data.listed=", training.start, run)
-
-
-def test_a_view_on_each_of_more_devices(monkeypatch):
-    """Two rows on eight devices, filled up by black ones."""
-    monkeypatch.setattr(train_inputs, "_encode", lambda config, params, frames: frames[:, ::2] / 2)
-    video = np.full((1, 3, 2, 2, 3), 40, np.uint8)
-    mesh = make_mesh(MeshConfig(data=8))
-    found = train_inputs.encode(None, None, train_inputs.Clip(video, video + 1), mesh)
-    assert found.shape == (2, 1, 2, 2, 2, 3)
-    assert (found[0] == 20).all() and (found[1] == 20.5).all()
 
 
 def test_devices_change_nothing(tmp_path, prepared, undisturbed):
@@ -227,42 +183,10 @@ def test_draws_have_the_stated_distributions(tmp_path, prepared, undisturbed):
     assert rows[:4] == [feed._row(step, row) for step in range(2) for row in range(2)]
 
 
-def test_the_schedules_are_upstreams():
-    config = TrainConfig()
-    rates = {0: 1e-6, 500: 1e-6 + (0.5 - 1e-6) / 2, 1000: 0.5, 50_500: 0.35, 100_000: 0.2}
-    for step, factor in rates.items():
-        np.testing.assert_allclose(train.rate(config, step), 8.63e-5 * factor, rtol=1e-5)
-    assert train.rate(config, 200_000) == train.rate(config, 100_000)
-    np.testing.assert_allclose(train.ema_exponent(0.1), 6.9372, atol=1e-4)
-    assert train.ema_keep(config, 0) == 0
-    np.testing.assert_allclose(train.ema_keep(config, 99), 0.99**7.9372, rtol=1e-6)
-
-
-def test_the_average_follows_the_power_profile():
-    """After n updates the parameters of update i weigh like i^gamma."""
-    config, average, n = TrainConfig(), 0.0, 400
-    for step in range(n):
-        keep = train.ema_keep(config, step)
-        average = keep * average + (1 - keep) * (step + 1) / n
-    gamma = train.ema_exponent(0.1)
-    np.testing.assert_allclose(average, (gamma + 1) / (gamma + 2), atol=3e-3)  # of a sum
-
-
-def test_a_new_control_branch_begins_as_the_base(tmp_path, prepared):
-    run = system(tmp_path, prepared, "train.control=from_base")
-    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    params = host(train_models.load(run.setup, mesh))
-    count = len(run.setup.network.hinted)
-    for name in params["blocks"]:
-        first = jax.tree.map(lambda a: a[:count], params["blocks"][name])
-        jax.tree.map(np.testing.assert_array_equal, first, params["control_blocks"][name])
-    assert not any(a.any() for a in jax.tree.leaves(params["control_blocks"]["after"]))
-
-
 def test_a_run_goes_on_from_a_model_of_ours(undisturbed, tmp_path, prepared):
     path = undisturbed[0] / "model"
     run = system(tmp_path, prepared)
-    setup = _with_files(tmp_path, prepared, run, f"models.transformer={path}")
+    setup = with_files(tmp_path, prepared, run, f"models.transformer={path}")
     assert setup.network == dataclasses.replace(run.setup.network, remat=False)
     stored = checkpoint.restore(path)
     found = train_models.load(setup, make_mesh(run.mesh))
@@ -271,131 +195,6 @@ def test_a_run_goes_on_from_a_model_of_ours(undisturbed, tmp_path, prepared):
     words = train_models.text_projection(setup)
     jax.tree.map(np.testing.assert_array_equal, words, stored["text"])
     assert setup.fingerprint["models"] != run.setup.fingerprint["models"]
-
-
-@pytest.mark.slow
-def test_a_base_without_control_gets_a_new_branch(tmp_path, prepared):
-    run = system(tmp_path, prepared)
-    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
-    params = host(train_models.load(run.setup, mesh))
-    base = files.revert(params, {"network": dataclasses.asdict(run.setup.network)})
-    base = {n: np.asarray(a) for n, a in base.items() if "control" not in n}
-    torch_file.save_pt(tmp_path / "base.pt", base)
-    assignments = (f"models.transformer={tmp_path / 'base.pt'}", "train.control=from_base")
-    from_file = _with_files(tmp_path, prepared, run, *assignments)
-    found = host(train_models.load(from_file, mesh))
-    for name in set(params) - set(CONTROL):
-        rounded = jax.tree.map(lambda a: a.astype("bfloat16").astype(a.dtype), params[name])
-        jax.tree.map(np.testing.assert_array_equal, found[name], rounded)
-    assert jax.tree.map(np.shape, found) == jax.tree.map(np.shape, params)
-
-
-def _with_files(folder, prepared, run, *assignments):
-    """The settings of a run that starts from files, with the VAE of a random one beside."""
-    params = jax.tree.map(np.asarray, vae.init(run.setup.vae, jax.random.key(0)))
-    torch_file.save_pt(folder / "vae.pth", vae_keys.revert(params, {}))
-    config = load_config(CONFIG)
-    places = [f"run.output={folder}", f"data.prepared={prepared}", f"models.vae={folder}/vae.pth"]
-    override(config, [*SMALL, *places, "models.random=False", *assignments])
-    return training_setup(config)
-
-
-def test_half_precision_keeps_what_is_trained_in_float32(tmp_path, prepared):
-    run = system(tmp_path, prepared, "models.dtype=bfloat16")
-    like = train_models.abstract_parameters(run.setup, make_mesh(MeshConfig()))
-    trained, frozen = losses.split(like)
-    assert {a.dtype.name for a in jax.tree.leaves(trained)} == {"float32"}
-    assert frozen["blocks"]["mlp_in"]["kernel"].dtype.name == "bfloat16"
-    assert frozen["time"]["in"]["kernel"].dtype.name == "float32"  # where float32 is computed
-    used = jax.eval_shape(lambda p: train.rounded(run.setup.network, p), like)
-    assert used["control_blocks"]["mlp_in"]["kernel"].dtype.name == "bfloat16"
-
-
-def write_dataset(root, config, samples=("a", "b")):
-    """Upstream's folders with noise in small videos."""
-    random = np.random.default_rng(0)
-    source = Folder.__new__(Folder)
-    source.config, source.root, source.names = config, Path(root), list(samples)
-    for i, name in enumerate(samples):
-        for path in source.files(i):
-            frames = random.integers(0, 255, (config.frames + 1, 16, 32, 3), np.uint8)
-            video.write_video(path, frames, fps=10)
-        caption = Path(root) / "captions" / "ftheta_camera_front_wide_120fov" / f"{name}.json"
-        caption.parent.mkdir(parents=True, exist_ok=True)
-        caption.write_text(json.dumps({"caption": f"Drive {name}."}))
-
-
-def test_upstreams_folders(tmp_path):
-    config = DataConfig(
-        root=str(tmp_path), views=("rear", "front_wide"), frames=5, height=16, width=16
-    )
-    write_dataset(tmp_path, config)
-    source = Folder(config)
-    assert config.ids == (0, 3) and len(source) == 2 and source.captions[1] == "Drive b."
-    assert source.check([0, 1]) == []
-    clip = source.clip(1)
-    assert clip.video.shape == clip.control.shape == (2, 5, 16, 16, 3)
-    rear = tmp_path / "control_input_hdmap_bbox" / "ftheta_camera_rear_tele_30fov" / "b.mp4"
-    decoded = video.read_video(rear, frames=5, scaler=video.FFMPEG_SCALER)
-    resized = resize_uint8(decoded, config.height, config.width)
-    np.testing.assert_array_equal(clip.control[1], resized)  # colours as when sampling
-    shrunk = decoded.astype(float).reshape(5, 16, 16, 2, 3).mean(3)
-    assert np.abs(clip.control[1] - shrunk).mean() < 12  # a box filter, not the triangle
-    assert texts(config, source.captions[1]) == [
-        "The video is captured from a camera mounted on a car. The camera is facing forward. "
-        "Drive b.",
-        "The video is captured from a camera mounted on a car. The camera is facing backwards. ",
-    ]
-    assert source.identity(0) != source.identity(1)
-    video.write_video(rear, np.zeros((4, 16, 32, 3), np.uint8), fps=30)
-    one_line(f"{rear} has 4 frames; data.frames=5 are taken", source.check, [1])
-    video.write_video(rear, np.zeros((5, 16, 32, 3), np.uint8), fps=30)
-    one_line(f"{rear} has 30.0 frames per second", source.check, [0, 1])
-    for path in source.files(1):
-        video.write_video(path, np.zeros((5, 16, 32, 3), np.uint8), fps=30)
-    (note,) = source.check([0, 1])
-    assert "30.0" in note
-    rear.unlink()
-    one_line(f"1 videos of 2 samples are missing: {rear}", Folder, config)
-    caption = tmp_path / "captions" / "ftheta_camera_front_wide_120fov" / "a.json"
-    caption.write_text("[]")
-    one_line(f"{caption} is not", Folder, config)
-    one_line("there is no folder", Folder, DataConfig(root=str(tmp_path / "videos")))
-
-
-def test_drawn_scenes_differ_and_their_control_shows_them():
-    config = DataConfig(views=("front_wide", "rear"), frames=3, height=4, width=16, samples=3)
-    clips = [Shapes(config).clip(i) for i in range(3)]
-    for clip in clips:
-        bright = clip.video[..., 0] > 100
-        np.testing.assert_array_equal(bright, clip.control[..., 0] > 100)
-    assert (clips[0].video != clips[1].video).any()
-    assert (clips[0].video[0] != clips[0].video[1]).any()
-
-
-BAD = (
-    ("data.frames=4", "4 frames do not fit the VAE"),
-    ("data.height=6", "no multiple of the patch"),
-    ("data.views=('front_wide','back')", "'back' is no camera"),
-    ("train.given_frames=(0.5,0.4)", "must be probabilities with sum 1"),
-    ("train.given_frames=(0.5,0.25,0.25)", "gives 2 latent frames, but data.frames=3 are 2 in all"),
-    ("run.start_from=x", "models.transformer says what to start from"),
-    ("encoder.layers=3", "the transformer reads embeddings 32 wide"),
-    ("network.channels=5", "the VAE has 4"),
-    ("models.random=False", "there is no such file"),
-)
-
-
-@pytest.mark.parametrize(("assignment", "message"), BAD)
-def test_bad_settings_are_one_line(assignment, message, tmp_path):
-    one_line(message, system, tmp_path, tmp_path, assignment)
-
-
-def test_devices_that_do_not_fit_are_one_line(tmp_path):
-    run = system(tmp_path, tmp_path, "train.batch_size=3")
-    one_line("train.batch_size=3 is not a multiple", run.open, make_mesh(run.mesh))
-    run = system(tmp_path, tmp_path, "network.width=36", "network.mlp=100")
-    one_line("cannot be split", run.open, make_mesh(run.mesh))
 
 
 @pytest.mark.slow
