@@ -50,9 +50,10 @@ class Browser:
                 return answer["result"]
 
     def open(self, path: Path):
-        """Loads a file and waits until it is complete."""
-        self.call("Page.navigate", url=path.as_uri())
-        self.wait("document.readyState === 'complete' && location.protocol === 'file:'")
+        """Loads a file in place of what was open, and waits until it is complete."""
+        for protocol, url in (("about:", "about:blank"), ("file:", path.as_uri())):
+            self.call("Page.navigate", url=url)
+            self.wait(f"document.readyState === 'complete' && location.protocol === '{protocol}'")
 
     def evaluate(self, expression: str):
         """The value of a JavaScript expression, awaited if it is a promise."""

@@ -35,14 +35,20 @@ def folder(tmp_path_factory):
     return output
 
 
-@pytest.fixture
-def page(folder, tmp_path):
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    """One for all tests; each opens its page anew."""
     if browser.PROGRAM is None:
         pytest.skip("no Chromium")
-    opened = browser.Browser(tmp_path)
-    opened.open(folder / "index.html")
-    yield opened
-    opened.close()
+    started = browser.Browser(tmp_path_factory.mktemp("profile"))
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def page(folder, chromium):
+    chromium.open(folder / "index.html")
+    return chromium
 
 
 def test_page_needs_nothing_from_elsewhere(folder):
@@ -125,13 +131,9 @@ def grid_folder(tmp_path_factory):
 
 
 @pytest.fixture
-def grid(grid_folder, tmp_path):
-    if browser.PROGRAM is None:
-        pytest.skip("no Chromium")
-    opened = browser.Browser(tmp_path)
-    opened.open(grid_folder / "index.html")
-    yield opened
-    opened.close()
+def grid(grid_folder, chromium):
+    chromium.open(grid_folder / "index.html")
+    return chromium
 
 
 def choose(page, field: str, value: str):
@@ -201,8 +203,7 @@ def test_results_are_compared(grid):
     grid.wait("get('dialog').player.videos.length === 4")
 
 
-@pytest.mark.skipif(browser.PROGRAM is None, reason="no Chromium")
-def test_a_thousand_results_open_quickly(tmp_path):
+def test_a_thousand_results_open_quickly(chromium, tmp_path):
     output = tmp_path / "out"
     fake = dataclasses.replace(FAKE, requests=1, broken=())
     run(lambda: FakeGenerator(fake), fake_requests(fake), RunConfig(output=str(output)))
@@ -214,21 +215,19 @@ def test_a_thousand_results_open_quickly(tmp_path):
             options = row["options"] | named(n)
             file.write(json.dumps(row | {"id": f"clip_{n:04}", "options": options}) + "\n")
     gallery.write(manifest)
-    opened = browser.Browser(tmp_path / "profile")
     begin = time.monotonic()
-    opened.open(output / "index.html")
-    opened.wait("cards.length === 24 && cards[0].player.videos[0].readyState >= 2")
+    chromium.open(output / "index.html")
+    chromium.wait("cards.length === 24 && cards[0].player.videos[0].readyState >= 2")
     seconds = time.monotonic() - begin
-    assert opened.evaluate("rows.length") == 1000
-    assert opened.evaluate("document.querySelectorAll('video').length") < 20
-    opened.evaluate("turn(41)")
-    assert opened.evaluate("get('page').textContent") == "42 / 42"
-    choose(opened, "view", "grid")
-    opened.wait("cards.length === 1000 && wall.player.videos.length > 4")
-    assert opened.evaluate("document.querySelectorAll('video').length") < 100
-    opened.evaluate("window.scrollTo(0, document.body.scrollHeight)")
-    opened.wait("cards[999].filled && !cards[0].filled")
-    assert opened.evaluate("document.querySelectorAll('video').length") < 100
-    opened.close()
+    assert chromium.evaluate("rows.length") == 1000
+    assert chromium.evaluate("document.querySelectorAll('video').length") < 20
+    chromium.evaluate("turn(41)")
+    assert chromium.evaluate("get('page').textContent") == "42 / 42"
+    choose(chromium, "view", "grid")
+    chromium.wait("cards.length === 1000 && wall.player.videos.length > 4")
+    assert chromium.evaluate("document.querySelectorAll('video').length") < 100
+    chromium.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+    chromium.wait("cards[999].filled && !cards[0].filled")
+    assert chromium.evaluate("document.querySelectorAll('video').length") < 100
     print(f"1000 results open in {seconds:.2f} s")
     assert seconds < 10  # under 1 s on an idle machine, but here others may work
