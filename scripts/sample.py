@@ -115,7 +115,7 @@ def work(mode: Mode, config: ConfigDict, only_plan: bool) -> int:
     """Prints the plan, then makes what is missing; returns the exit code."""
     if not only_plan and jax.process_index() > 0:
         found = prepare(mode, config)
-        return follow(lambda: mode.load(found.share), found.requests, found.config.folder)
+        return follow(mode.load, found.requests, found.config.folder)
     if not only_plan:
         return make(mode, config, mode.load).exit_code
     found = prepare(mode, config)
@@ -124,11 +124,11 @@ def work(mode: Mode, config: ConfigDict, only_plan: bool) -> int:
 
 
 def make(mode: Mode, config: ConfigDict, load: Callable[[list[Request]], Generator]) -> Summary:
-    """Makes what is missing; `load` is called if that is anything."""
+    """Makes what is missing; `load` is called with that, if it is anything."""
     found = prepare(mode, config)
     print("\n".join(found.plan.lines()), flush=True)
     summary = run(
-        lambda: load(found.share),
+        load,
         found.requests,
         found.config,
         found.provenance,

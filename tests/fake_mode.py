@@ -135,7 +135,7 @@ def main(argv: list[str]) -> int:
         if args.plan:
             print_plan(fake_plan(fake, requests), survey(requests, config, provenance(fake)))
             return 0
-        return run(lambda: FakeGenerator(fake), requests, config, provenance(fake)).exit_code
+        return run(lambda _: FakeGenerator(fake), requests, config, provenance(fake)).exit_code
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

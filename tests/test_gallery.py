@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
     requests[0].inputs["control"] = str(control)
     requests[1].options["prompt"] = HOSTILE
     output = root / "out"
-    run(lambda: FakeGenerator(FAKE), requests, RunConfig(output=str(output)))
+    run(lambda _: FakeGenerator(FAKE), requests, RunConfig(output=str(output)))
     (output / "metrics.json").write_text(json.dumps({"clip_0000": {"psnr": 23.14159}}))
     gallery.write(Manifest(output))
     return output
@@ -126,7 +126,7 @@ def grid_folder(tmp_path_factory):
         if not control.exists():
             write_video(control, draw(request, FAKE)[::-1], fps=10)
         request.inputs["front/control"] = str(control)
-    run(lambda: FakeGenerator(fake), requests, RunConfig(output=str(root / "out")))
+    run(lambda _: FakeGenerator(fake), requests, RunConfig(output=str(root / "out")))
     return root / "out"
 
 
@@ -206,7 +206,7 @@ def test_results_are_compared(grid):
 def test_a_thousand_results_open_quickly(chromium, tmp_path):
     output = tmp_path / "out"
     fake = dataclasses.replace(FAKE, requests=1, broken=())
-    run(lambda: FakeGenerator(fake), fake_requests(fake), RunConfig(output=str(output)))
+    run(lambda _: FakeGenerator(fake), fake_requests(fake), RunConfig(output=str(output)))
     manifest = Manifest(output)
     row = manifest.rows()[0]
     named = lambda n: {"uid": f"drive {n // 4:03}", "variant": f"look {n % 4}"}  # noqa: E731

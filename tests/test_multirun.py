@@ -149,7 +149,8 @@ def test_of_forty_requests_twelve_broken(tmp_path, capsys, monkeypatch):
     mode = CosmosMode(small.config(**settings(tmp_path, multirun__missing="skip")))
     requests = mode.requests()
     assert len(requests) == 40
-    summary = run(Grey, requests, RunConfig(output=str(tmp_path / "out")), mode.provenance())
+    config = RunConfig(output=str(tmp_path / "out"))
+    summary = run(lambda _: Grey(), requests, config, mode.provenance())
     check_poisoned(tmp_path, summary, broken, capsys.readouterr().out)
     assert not mode.plan([r for r in requests if not r.error]).compilations == 0
 

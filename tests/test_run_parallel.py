@@ -238,7 +238,7 @@ class FakeMode:
 def make(mode, config, load):
     requests = mode.requests()
     print(fake_plan(FakeConfig(), requests).lines())
-    return run(lambda: load(requests), requests, RunConfig(**config.run), Provenance())
+    return run(load, requests, RunConfig(**config.run), Provenance())
 
 
 def test_clips_share_one_generator(folder, tmp_path):

@@ -24,12 +24,13 @@ class Session:
     """Runs the fake mode in a folder and remembers the generators it loaded."""
 
     def __init__(self, output):
-        self.output, self.generators = output, []
+        self.output, self.generators, self.asked = output, [], []
 
     def __call__(self, fake=QUICK, requests=None, generator=FakeGenerator, **flags):
         requests = fake_requests(fake) if requests is None else requests
 
-        def load():
+        def load(wanted):
+            self.asked.append([request.id for request in wanted])
             self.generators.append(generator(fake))
             return self.generators[-1]
 
@@ -87,6 +88,12 @@ def test_requests_are_batched_by_group_and_prefetched(session):
         ["clip_0005"],
     ]
     assert session.generators[-1].prefetched == calls
+
+
+def test_parameters_are_loaded_for_what_is_left(session):
+    session(dataclasses.replace(QUICK, broken=("clip_0002", "clip_0004")))
+    session(shard="0/2")
+    assert session.asked == [[f"clip_{n:04}" for n in range(6)], ["clip_0002", "clip_0004"]]
 
 
 def test_second_run_loads_nothing(session):

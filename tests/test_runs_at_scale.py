@@ -32,7 +32,7 @@ def no_slurm(monkeypatch):
 def go(folder, fake=FAKE, requests=None, generator=FakeGenerator, **flags):
     requests = fake_requests(fake) if requests is None else requests
     config = RunConfig(output=str(folder), **flags)
-    return run(lambda: generator(fake), requests, config, provenance(fake))
+    return run(lambda _: generator(fake), requests, config, provenance(fake))
 
 
 def events(folder) -> list[dict]:

@@ -76,7 +76,7 @@ class Summary:
 
 
 def run(
-    load: Callable[[], Generator],
+    load: Callable[[list[Request]], Generator],
     requests: Sequence[Request],
     config: RunConfig,
     provenance: Provenance | None = None,
@@ -86,7 +86,7 @@ def run(
     """Makes what is missing of this process's share and prints how it goes.
 
     Args:
-      load: restores parameters; called only if something is left to do.
+      load: restores parameters for the requests that are left to do, if there are any.
       requests: of all processes, in the same order in each.
       provenance: hashes of config and checkpoint, part of each fingerprint.
       process: (index, count) of the processes that divide the share, see `this_share`.
@@ -197,8 +197,8 @@ class _Run:
         with self.progress, ThreadPoolExecutor(1, thread_name_prefix="prefetch") as reader:
             self.progress.update("loading")
             start = time.monotonic()
-            with self.leader.order():
-                generator = self.load()
+            with self.leader.order(load=[request.id for request in self.found.todo]):
+                generator = self.load(self.found.todo)
             self.seconds["load"] = time.monotonic() - start
             self.recorder.devices = getattr(generator, "devices", "")
             told = {"seconds": self.seconds["load"], "devices": self.recorder.devices}

@@ -37,14 +37,16 @@ class Leader:
             told(None)
 
 
-def follow(load: Callable[[], Generator], requests: Sequence[Request], output: Path) -> int:
+def follow(
+    load: Callable[[list[Request]], Generator], requests: Sequence[Request], output: Path
+) -> int:
     """Does what the leader orders until it says no more; returns the exit code."""
     known = {request.id: request for request in requests}
     generator = None
     with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as reader:
         while (order := told(None)) is not None:
-            if "batch" not in order:
-                generator = load()
+            if "load" in order:
+                generator = load([known[id] for id in order["load"]])
                 continue
             batch = [known[id] for id in order["batch"]]
             prefetch(reader, generator, [known[id] for id in order["next"]])
