@@ -11,13 +11,15 @@ import random_params
 
 from jaxvid.core.mesh import MeshConfig
 from jaxvid.core.noise import request_key
-from jaxvid.data.sources import DataConfig
-from jaxvid.fdm import sample, sampler
-from jaxvid.fdm.model import Model, abstract_parameters, network, save_model
+from jaxvid.data.sources import DataConfig, open_source
+from jaxvid.fdm import cost, sample, sampler
+from jaxvid.fdm import requests as listing
+from jaxvid.fdm.model import Model, abstract_parameters, load_model, network, save_model
 from jaxvid.fdm.process import DiffusionConfig
 from jaxvid.fdm.sample_config import SampleConfig, Settings
 from jaxvid.fdm.scheme import Step
 from jaxvid.fdm.unet import Frames, UNetConfig
+from jaxvid.runs.requests import Chunk
 
 NETWORK = UNetConfig(image_size=16, channels=32, channel_mult=(1, 1), attention_at=(2,))
 SAMPLING = SampleConfig(scheme="hierarchy-2", n_obs=4, num_samples=2, respacing="4", video="none")
@@ -54,12 +56,12 @@ def run(config: Settings, monkeypatch, devices: int) -> dict[str, np.ndarray]:
     every = jax.devices()
     monkeypatch.setattr(jax, "local_devices", lambda *_: every[:devices])
     generator = sample.load(config)
-    requests = sample.requests(config)
+    requests = listing.requests(config)
     found = {}
     for start in range(0, len(requests), generator.batch_size):
         batch = requests[start : start + generator.batch_size]
         for item in generator.generate(batch):
-            if isinstance(item, sample.Chunk):
+            if isinstance(item, Chunk):
                 found[batch[item.index].id] = item.frames
     monkeypatch.undo()
     return found
@@ -89,7 +91,7 @@ def test_same_videos_on_any_devices_and_in_any_batch(
 
 def test_samples_differ_and_keep_observed_frames(checkpoint, alone):
     config = settings(checkpoint)
-    source = sample.open_source(config.data, "test")
+    source = open_source(config.data, "test")
     first, second = alone["sample_0001-0"], alone["sample_0001-1"]
     truth = source[1].transpose(0, 3, 1, 2)
     np.testing.assert_array_equal(first[:4], truth[:4])
@@ -109,7 +111,7 @@ def test_noise_depends_on_seed_and_id_only():
 
 
 def test_padding_to_a_static_size_changes_nothing(checkpoint):
-    params = sample.load_model(checkpoint).params
+    params = load_model(checkpoint).params
     x, x0 = jax.random.normal(jax.random.key(0), (2, 1, 7, 16, 16, 3))
     short = sampler.make_window(Step([0, 3], [4, 5, 9]), 5, 1)
     padded = sampler.make_window(Step([0, 3], [4, 5, 9]), 7, 1)
@@ -154,9 +156,19 @@ def test_bad_settings_are_refused_before_anything_is_loaded(checkpoint, changes,
         settings(checkpoint, **changes)
 
 
+def test_a_plan_counts_what_can_be_made_and_traces_the_network_once(checkpoint):
+    config = settings(checkpoint, devices=8)
+    wanted = listing.requests(config)
+    whole = cost.plan(config, wanted)
+    traced = cost.evaluation_flops.cache_info().misses
+    broken = [dataclasses.replace(wanted[0], error="damaged"), *wanted[1:]]
+    assert cost.plan(config, broken).flops == whole.flops * 5 / 6 > 0
+    assert cost.evaluation_flops.cache_info().misses == traced
+
+
 def test_all_calls_share_one_compilation(checkpoint):
     generator = sample.load(settings(checkpoint, devices=8))
-    requests = sample.requests(generator.settings)
+    requests = listing.requests(generator.settings)
     list(generator.generate(requests[:2]))
     list(generator.generate(requests[2:6]))
     assert generator._complete._cache_size() == 1
@@ -167,13 +179,13 @@ def test_goal_frames_stay_though_a_window_runs_over_them(checkpoint, monkeypatch
     given = config.given_frames()
     assert any(given & set(step.latent) for step in config.steps())
     found = run(config, monkeypatch, 1)["sample_0000-0"]
-    truth = sample.open_source(config.data, "test")[0].transpose(0, 3, 1, 2)
+    truth = open_source(config.data, "test")[0].transpose(0, 3, 1, 2)
     np.testing.assert_array_equal(found[sorted(given)], truth[sorted(given)])
 
 
 def test_what_does_not_change_samples_is_not_in_their_fingerprint(checkpoint):
     def found(**changes):
-        return sample.result_settings(settings(checkpoint, **changes))
+        return listing.result_settings(settings(checkpoint, **changes))
 
     assert found() == found(batch_size=2, step_size=3, max_frames=6, lpips="elsewhere", batch=0)
     assert found() != found(n_obs=3) and found() != found(clip=False)

@@ -15,7 +15,7 @@ from PIL import Image
 from jaxvid.core.config import parse_arguments
 from jaxvid.core.mesh import MeshConfig
 from jaxvid.data.sources import DataConfig
-from jaxvid.fdm import elbo, marking, sample
+from jaxvid.fdm import elbo, marking, requests, sample
 from jaxvid.fdm.flags import sampling_overrides
 from jaxvid.fdm.model import Model, abstract_parameters, load_model, save_model
 from jaxvid.fdm.optimal import load_schedule
@@ -26,6 +26,7 @@ from jaxvid.fdm.scheme import Step
 from jaxvid.fdm.setup import sampling_settings
 from jaxvid.fdm.unet import UNetConfig
 from jaxvid.fdm.visualise import picture_settings, visualise
+from jaxvid.runs.requests import Chunk
 
 ROOT = Path(__file__).parents[1]
 NETWORK = UNetConfig(image_size=16, channels=32, channel_mult=(1,), attention_at=(1,))
@@ -130,8 +131,8 @@ def test_search_then_sampling(checkpoint, tmp_path, two_devices, capsys):
     best = settings(checkpoint, tmp_path, optimality="linspace-t")
     assert best.steps() == [Step(schedule[n], step.latent) for n, step in enumerate(steps)]
     generator = sample.load(best)
-    chunks = list(generator.generate(sample.requests(best)))
-    assert sum(isinstance(chunk, sample.Chunk) for chunk in chunks) == 2
+    chunks = list(generator.generate(requests.requests(best)))
+    assert sum(isinstance(chunk, Chunk) for chunk in chunks) == 2
     find_schedule(plain, SEARCH)  # is there: nothing is searched
     assert not capsys.readouterr().out
 

@@ -10,9 +10,10 @@ import numpy as np
 
 from jaxvid.core.mesh import make_mesh
 from jaxvid.data.sources import open_source
-from jaxvid.fdm import sample
+from jaxvid.fdm import cost, sample
 from jaxvid.fdm.model import Model, condition, evaluate, load_model, save_model
 from jaxvid.fdm.process import make_process
+from jaxvid.fdm.requests import requests as list_requests
 from jaxvid.fdm.sample_config import Settings
 from jaxvid.fdm.training_run import FdmTraining
 from jaxvid.fdm.training_settings import Setup
@@ -29,7 +30,7 @@ def sampling_subject(name: str, settings: Settings) -> Subject:
     once["start: parameters"] = seconds(
         lambda: jax.block_until_ready(load_model(settings.checkpoint).params)
     )
-    requests = sample.requests(settings)
+    requests = list_requests(settings)
     calls = Calls(settings, requests)
     once |= first_runs(calls.first, CompileClock())
     source = open_source(settings.data, settings.sampling.split)
@@ -45,7 +46,9 @@ def sampling_subject(name: str, settings: Settings) -> Subject:
         "max_frames": settings.max_frames,
         "evaluations_per_call": steps,
         "calls_per_video": len(settings.steps()),
-        "flops_of_an_evaluation_per_video": sample.evaluation_flops(settings),
+        "flops_of_an_evaluation_per_video": cost.evaluation_flops(
+            settings.network, settings.max_frames
+        ),
     }
     return Subject(name, once, stages, facts)
 

@@ -17,7 +17,7 @@ from jaxvid.data.sources import open_source
 from jaxvid.fdm import diffusion, marking, naming, schemes
 from jaxvid.fdm.model import identity, load_model, network
 from jaxvid.fdm.process import make_process
-from jaxvid.fdm.sample import result_settings, video_indices
+from jaxvid.fdm.requests import result_settings, video_indices
 from jaxvid.fdm.sample_config import Settings
 from jaxvid.fdm.sampler import call_noise
 from jaxvid.fdm.unet import Frames

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from jaxvid.fdm import sample
+from jaxvid.fdm import cost, sample
+from jaxvid.fdm import requests as listing
 from jaxvid.fdm.model import identity
 from jaxvid.fdm.setup import sampling_settings
 from jaxvid.fdm.visualise import picture_settings, visualise
@@ -27,14 +28,14 @@ class FdmMode:
     def requests(self) -> list[Request]:
         if self.settings.needs_lpips:
             self.embed = lpips_embedder(self.settings.sampling.lpips)
-        return sample.requests(self.settings)
+        return listing.requests(self.settings)
 
     def provenance(self) -> Provenance:
-        settings = hash_json(sample.result_settings(self.settings))
+        settings = hash_json(listing.result_settings(self.settings))
         return Provenance(settings, identity(self.settings.checkpoint))
 
     def plan(self, requests: Sequence[Request]) -> Plan:
-        return sample.plan(self.settings, list(requests))
+        return cost.plan(self.settings, requests)
 
     def load(self, requests: Sequence[Request]) -> sample.Generator:
         del requests

@@ -17,9 +17,9 @@ from jaxvid.core.mesh import make_mesh, over_data, replicated
 from jaxvid.core.noise import request_key
 from jaxvid.data.sources import open_source
 from jaxvid.fdm import diffusion, marking, optimal, schemes
+from jaxvid.fdm.cost import batch_size
 from jaxvid.fdm.model import load_model, network
 from jaxvid.fdm.process import make_process
-from jaxvid.fdm.sample import batch_size
 from jaxvid.fdm.sample_config import Settings
 from jaxvid.fdm.sampler import call_noise, make_window
 from jaxvid.fdm.scheme import Step

@@ -1,23 +1,21 @@
-"""FDM as a mode of the runner: which videos to complete, what it costs, and doing it."""
+"""FDM as a generator of the runner: batches of videos, completed call by call of a scheme."""
 
 import dataclasses
 import functools
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvid.core import checkpoint
 from jaxvid.core.files import atomic_path
 from jaxvid.core.mesh import make_mesh, over_data, replicated
 from jaxvid.core.noise import request_key
-from jaxvid.data.source import Source
 from jaxvid.data.sources import open_source
-from jaxvid.fdm import marking, naming, schemes
-from jaxvid.fdm.model import abstract_parameters, load_model, network
+from jaxvid.fdm import marking
+from jaxvid.fdm.cost import batch_size
+from jaxvid.fdm.model import load_model
 from jaxvid.fdm.process import make_process
 from jaxvid.fdm.sample_config import Settings
 from jaxvid.fdm.sampler import (
@@ -28,149 +26,8 @@ from jaxvid.fdm.sampler import (
     scatter_latent,
 )
 from jaxvid.fdm.unet import Frames
-from jaxvid.runs import plan as plans
 from jaxvid.runs.manifest import Manifest
 from jaxvid.runs.requests import Chunk, Request, Stage
-
-
-def video_indices(settings: Settings, source: Source) -> list[int]:
-    """The videos asked for: `indices`, a batch (the last may be short), a subset, or all.
-
-    Raises:
-      ValueError: an index, or a subset that the dataset does not have, or no videos at all.
-    """
-    sampling, count = settings.sampling, len(source)
-    if not count:
-        raise ValueError(f"{source.where} has no {sampling.split} videos; see data.test_videos")
-    wrong = [i for i in sampling.indices if not 0 <= i < count]
-    if wrong:
-        raise ValueError(f"sampling.indices={wrong[0]}: {source.where} has videos 0 to {count - 1}")
-    if sampling.subset_size > count:
-        raise ValueError(f"sampling.subset_size={sampling.subset_size}: there are {count} videos")
-    if sampling.indices:
-        return list(dict.fromkeys(sampling.indices))
-    if sampling.subset_size and sampling.subset == "random":
-        chosen = np.random.RandomState(123).choice(count, sampling.subset_size, replace=False)
-        return sorted(map(int, chosen))
-    if sampling.batch >= 0:
-        return list(range(count))[sampling.batch * sampling.batch_size :][: sampling.batch_size]
-    return list(range(sampling.subset_size or count))
-
-
-def requests(settings: Settings) -> list[Request]:
-    """One request for each video and sample; a video that cannot be used carries the reason."""
-    sampling = settings.sampling
-    source = open_source(settings.data, sampling.split)
-    samples = [sampling.sample_idx] if sampling.sample_idx >= 0 else range(sampling.num_samples)
-    found = []
-    for i in video_indices(settings, source):
-        error = ""
-        try:
-            source.check(i)
-        except ValueError as problem:
-            error = str(problem)
-        for sample in samples:
-            found.append(_request(settings, source, i, sample, error))
-    return found
-
-
-def _request(settings: Settings, source: Source, index: int, sample: int, error: str) -> Request:
-    name = naming.sample_name(index, sample)
-    stem = Path(name).stem
-    outputs = {"sample": f"samples/{name}"}
-    if settings.sampling.video != "none":
-        outputs["video"] = f"videos/{stem}.{settings.sampling.video}"
-    file = source.place(index)
-    return Request(
-        id=stem,
-        seed=settings.sampling.seed,
-        inputs={"clip": file} if Path(file).is_file() else {},
-        outputs=outputs,
-        options={
-            "video": index,
-            "name": source.name(index),
-            "sample": sample,
-            "scheme": settings.sampling.scheme,
-            "observed": settings.sampling.n_obs,
-            "frames": settings.T,
-            "fps": source.fps,
-        },
-        error=error,
-    )
-
-
-def result_settings(settings: Settings) -> dict:
-    """What decides the contents of the outputs, for their fingerprint."""
-    sampling = dataclasses.asdict(settings.sampling)
-    which = ("batch_size", "batch", "indices", "subset_size", "subset", "num_samples", "sample_idx")
-    names = ("eval_dir", "name_dataset", "visualise")
-    resolved = ("max_frames", "step_size", "optimality", "schedule", "distance", "lpips")
-    for field in (*which, *names, *resolved):
-        del sampling[field]
-    data = dataclasses.asdict(settings.data) | {"cache_mb": 0, "root": ""}
-    return {
-        "mode": "fdm",
-        "sampling": sampling,
-        "data": data,
-        "videos": open_source(settings.data, settings.sampling.split).version(),
-        "network": dataclasses.asdict(settings.network),
-        "diffusion": dataclasses.asdict(settings.diffusion),
-        "frames": [settings.T, settings.max_frames, settings.step_size],
-        "schedule": settings.optimal(),
-        "distance": settings.sampling.distance if schemes.is_adaptive(sampling["scheme"]) else "",
-        "embedding": settings.needs_lpips and checkpoint.fingerprint(settings.sampling.lpips),
-    }
-
-
-def plan(settings: Settings, wanted: list[Request]) -> plans.Plan:
-    """Cost of the requests, from shapes alone."""
-    steps, sampling = settings.steps(), settings.sampling
-    evaluations = len(steps) * make_process(settings.diffusion).steps
-    made = settings.T - sampling.n_obs
-    note = f"{sampling.n_obs} observed, {len(steps)} calls x {evaluations // len(steps)} steps"
-    frames = plans.Frames
-    mesh_size = make_mesh(settings.mesh, jax.local_devices()).shape["data"]
-    return plans.Plan(
-        frames=tuple(frames(r.id, settings.T, settings.T, settings.T, note) for r in wanted),
-        flops=evaluation_flops(settings) * evaluations * len(wanted) * (made > 0),
-        memory_bytes=memory_bytes(settings, batch_size(settings, mesh_size) // mesh_size),
-        available_bytes=plans.device_bytes(),
-        compilations=2 if schemes.is_adaptive(sampling.scheme) and sampling.n_obs == 0 else 1,
-    )
-
-
-def _abstract_call(settings: Settings, batch: int):
-    config, size = settings.network, settings.max_frames
-    side = config.image_size
-    array = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
-    mask = array((batch, size))
-    frames = Frames(jax.ShapeDtypeStruct((batch, size), jnp.int32), mask, mask, None, mask)
-    x = array((batch, size, side, side, config.image_channels))
-    return abstract_parameters(config), x, array((batch,)), frames
-
-
-def evaluation_flops(settings: Settings) -> float:
-    """FLOPs of one evaluation of the network for one video."""
-    params, x, times, frames = _abstract_call(settings, 1)
-    call = jax.jit(lambda p, x, t, f: network(settings.network, p, x, x, t, f))
-    cost = call.trace(params, x, times, frames).lower(lowering_platforms=("cpu",)).cost_analysis()
-    return float((cost or {}).get("flops", 0.0))
-
-
-def memory_bytes(settings: Settings, batch: int) -> int:
-    """About what a device needs: parameters, conditioning, videos, and the widest activations."""
-    config = settings.network
-    params = sum(a.size * 4 for a in jax.tree.leaves(abstract_parameters(config)))
-    width = 2 if config.dtype == "bfloat16" else 4
-    frame = config.image_size**2 * config.channels * config.mult[0] * width
-    activations = 16 * batch * settings.max_frames * frame  # the skips and a level's temporaries
-    videos = 3 * batch * settings.T * config.image_size**2 * config.image_channels * 4
-    return int(params + activations + videos + 2**28)
-
-
-def batch_size(settings: Settings, devices: int) -> int:
-    """Videos per call: at least one for each device of the data axis, a multiple of them."""
-    return -(-settings.sampling.batch_size // devices) * devices
 
 
 def load(settings: Settings, embed=None) -> "Generator":
