@@ -1,6 +1,8 @@
 """A folder that keeps arrays which take long to make, such as embeddings of prompts."""
 
+import errno
 import hashlib
+import os
 from pathlib import Path
 
 import ml_dtypes
@@ -28,8 +30,13 @@ class ArrayCache:
         return as_numbers(array)
 
     def write(self, key: str, array: np.ndarray) -> None:
-        with atomic_path(self.path(key)) as temporary:
-            np.save(temporary, array)
+        """Keeps an array; an OSError names the folder, which need not be on a run's disk."""
+        try:
+            with atomic_path(self.path(key)) as temporary:
+                np.save(temporary, array)
+        except OSError as error:
+            number = error.errno or errno.ENOSPC  # numpy leaves it out if too little was written
+            raise OSError(number, os.strerror(number), str(self.folder)) from error
 
 
 def as_numbers(array: np.ndarray) -> np.ndarray:

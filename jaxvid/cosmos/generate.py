@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -37,29 +37,31 @@ class Generator:
 
     batch_size = 1
 
-    def __init__(self, settings: Settings, embeddings: dict[str, np.ndarray], devices=None):
+    def __init__(self, settings: Settings, embeddings: Mapping[str, np.ndarray], devices=None):
         """embeddings: of all texts that will be asked for, (512, c) each; devices: see load."""
-        self.settings = settings
+        self.settings, self.embeddings = settings, embeddings
         self.ahead = {}  # frames that `prefetch` has read, by their place
         self.mesh = sampling_mesh(settings, devices)
         self.devices = f"{self.mesh.size} x {jax.devices()[0].device_kind}"
         self.params = networks.load_transformer(settings, self.mesh)
         self.vae = vae_keys.load_or_draw(settings.models, settings.vae, self.mesh)
-        width = settings.network.text_in
-        with jax.set_mesh(self.mesh):
-            self.words = {text: self._words(a, width) for text, a in embeddings.items()}
+        self.constant = {text: self.words(text) for text in (conditions.EMPTY, conditions.NEGATIVE)}
 
-    def _words(self, embedding: np.ndarray, width: int) -> np.ndarray:
+    def words(self, text: str) -> np.ndarray:
         """(512, c) of a text, projected once for all steps if the network projects."""
-        if width and embedding.shape[-1] != width:
-            raise ValueError(
-                f"embeddings of prompts are {embedding.shape[-1]} wide, the transformer reads "
-                f"{width}: give those of its text encoder"
-            )
-        if not width:
+        network = self.settings.network
+        width = network.text_in or network.text_width
+        with agreed():
+            embedding = self.embeddings[text]
+            if embedding.shape[-1] != width:
+                raise ValueError(
+                    f"embeddings of prompts are {embedding.shape[-1]} wide, the transformer reads "
+                    f"{width}: give those of its text encoder"
+                )
+        if not network.text_in:
             return embedding
-        found = programs.text_context(self.settings.network, self.params, self.place(embedding))
-        return whole(found)
+        with jax.set_mesh(self.mesh):
+            return whole(programs.text_context(network, self.params, self.place(embedding)))
 
     def group(self, request: Request) -> str:
         """Samples never share a call."""
@@ -140,6 +142,11 @@ class Video:
         spec = options["spec"]
         self.steps = sample.plan_steps(self.settings.sampler, spec["num_steps"], spec["guidance"])
         self.controls = None  # of the newest chunk
+
+    @functools.cached_property
+    def words(self) -> np.ndarray:
+        """(512, c) of the prompt."""
+        return self.generator.words(self.request.options["prompt"])
 
     def begin(self) -> np.ndarray:
         """The given frames of the input videos, uint8 (v, k, h, w, 3)."""
@@ -246,10 +253,10 @@ class Video:
 
     def scene(self, control: jax.Array) -> programs.Scene:
         """What the network is told in every step of a chunk."""
-        words, slot = self.generator.words, conditions.front_slot(self.ids)
+        constant, slot = self.generator.constant, conditions.front_slot(self.ids)
         texts = [
-            conditions.assemble(words[text], words[conditions.EMPTY], slot, len(self.ids))
-            for text in (self.request.options["prompt"], conditions.NEGATIVE)
+            conditions.assemble(words, constant[conditions.EMPTY], slot, len(self.ids))
+            for words in (self.words, constant[conditions.NEGATIVE])
         ]
         spec, put = self.request.options["spec"], self.generator.place
         scalars = (spec["guidance"], spec["control_weight"])

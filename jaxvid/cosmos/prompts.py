@@ -4,11 +4,12 @@ The encoder is read layer by layer and stays only while it works: with 7 billion
 bfloat16, that is 1 GB on a device and on the host instead of 15.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -33,7 +34,7 @@ class PromptConfig:
     """Where the embeddings of prompts come from; the first source that has one serves."""
 
     precomputed: tuple[str, ...] = ()  # .npz, .safetensors or .pt files of prompt: (512, c)
-    embeddings: str = "~/.cache/jaxvid/cosmos"  # folder that keeps those once made; "": none
+    embeddings: str = "~/.cache/jaxvid/cosmos"  # folder that keeps those once made; "": memory
     encoder: str = "checkpoints/Cosmos-Reason1-7B"  # the release's folder, or converted; "": none
     tokenizer: str = ""  # tokenizer.json or its folder; "": beside the encoder
     dtype: Literal["float32", "bfloat16"] = "bfloat16"  # of the encoder and the embeddings
@@ -165,13 +166,34 @@ def check_texts(texts: Sequence[str]) -> None:
         raise ValueError("a prompt is empty: say what the video shows")
 
 
-def text_embeddings(settings: PromptSettings, texts: Sequence[str]) -> dict[str, np.ndarray]:
-    """The (512, c) embedding of each text, in `config.dtype`; large ones are mapped from disk.
+class Embeddings(Mapping):
+    """The (512, c) embedding of each text, in `config.dtype`, read when it is asked for.
+
+    At full size one has 103 MB, so a run of many prompts cannot hold them.
+    """
+
+    def __init__(self, read: Mapping[str, Callable[[], np.ndarray]]):
+        self._read = read
+
+    def __getitem__(self, prompt: str) -> np.ndarray:
+        return self._read[prompt]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read)
+
+    def __len__(self) -> int:
+        return len(self._read)
+
+
+def text_embeddings(settings: PromptSettings, texts: Sequence[str]) -> Embeddings:
+    """Embeddings of all the texts, which are made where there are none yet.
 
     The encoder is read only for texts that neither `precomputed` nor the kept ones have, and is
-    gone when this returns.
+    gone when this returns. Without a folder that keeps them they stay in memory.
+
     Raises:
-      ValueError: an empty text, a precomputed array of another shape, or no encoder for a text.
+      ValueError: an empty text, or no encoder for a text; later, where one is read, a precomputed
+        array of another shape.
     """
     check_texts(texts)
     texts = list(dict.fromkeys(texts))
@@ -184,13 +206,12 @@ def text_embeddings(settings: PromptSettings, texts: Sequence[str]) -> dict[str,
         )
     if rest:
         found |= _kept_or_made(settings, rest)
-    widths = {array.shape[-1] for array in found.values()}
-    if len(widths) > 1:
-        raise ValueError(f"embeddings of prompts are {sorted(widths)} wide: use those of one model")
-    return {prompt: found[prompt] for prompt in texts}
+    return Embeddings({prompt: found[prompt] for prompt in texts})
 
 
-def _kept_or_made(settings: PromptSettings, texts: list[str]) -> dict[str, np.ndarray]:
+def _kept_or_made(
+    settings: PromptSettings, texts: list[str]
+) -> dict[str, Callable[[], np.ndarray]]:
     config, shape = settings.config, (TOKENS, settings.embedding_width)
     ids = _tokenizer(config.tokenizer_path)(texts)
     identity = settings.identity()
@@ -198,17 +219,31 @@ def _kept_or_made(settings: PromptSettings, texts: list[str]) -> dict[str, np.nd
     cache = ArrayCache(config.embeddings) if config.embeddings else None
     found = {}
     if cache:
-        kept = {prompt: cache.read(key, mapped=True) for prompt, key in keys.items()}
-        found = {t: a for t, a in kept.items() if a is not None and a.shape == shape}
-    missing = [i for i, prompt in enumerate(texts) if prompt not in found]
+        found = {t: functools.partial(_kept, cache, key) for t, key in keys.items()}
+    missing = [i for i, t in enumerate(texts) if not (cache and _is_kept(cache, keys[t], shape))]
     for start in range(0, len(missing), PASS):
         chosen = missing[start : start + PASS]
         for i, array in zip(chosen, encode(settings, ids[chosen]), strict=True):
-            found[texts[i]] = array
             if cache:
                 cache.write(keys[texts[i]], array)
-                found[texts[i]] = cache.read(keys[texts[i]], mapped=True)
+            else:
+                found[texts[i]] = functools.partial(np.asarray, array)
     return found
+
+
+def _is_kept(cache: ArrayCache, key: str, shape: tuple[int, int]) -> bool:
+    array = cache.read(key, mapped=True)
+    return array is not None and array.shape == shape
+
+
+def _kept(cache: ArrayCache, key: str) -> np.ndarray:
+    array = cache.read(key, mapped=True)
+    if array is None:
+        raise ValueError(
+            f"the embedding of a prompt is no longer in text.embeddings={cache.folder}: the same "
+            "command again makes it"
+        )
+    return array
 
 
 def encode(settings: PromptSettings, ids: np.ndarray) -> np.ndarray:
@@ -223,36 +258,45 @@ def encode(settings: PromptSettings, ids: np.ndarray) -> np.ndarray:
         return text.embeddings(network, table, blocks(), norm, ids)
 
 
-def precomputed(settings: PromptSettings, texts: Sequence[str]) -> dict[str, np.ndarray]:
-    """Those of the texts that the given files have; a file maps prompts to arrays.
-
-    Raises:
-      ValueError: an array that is not (512, c) or (1, 512, c), or not as wide as the encoder's.
-    """
+def precomputed(
+    settings: PromptSettings, texts: Sequence[str]
+) -> dict[str, Callable[[], np.ndarray]]:
+    """What reads those of the texts that the given files have; a file maps prompts to arrays."""
     found = {}
-    for path in settings.config.precomputed:
-        for prompt, array in _contents(Path(path).expanduser(), set(texts)).items():
-            array = array[0] if array.ndim == 3 and len(array) == 1 else array
-            width = settings.embedding_width or array.shape[-1]
-            if array.shape != (TOKENS, width):
-                raise ValueError(
-                    f"text.precomputed={path}: {_short(prompt)} has shape {array.shape}, not "
-                    f"{(TOKENS, width)}"
-                )
-            found[prompt] = array.astype(settings.config.dtype)
+    for path in map(Path, settings.config.precomputed):
+        with _opened(path) as arrays:
+            names = set(arrays) & set(texts)
+        found |= {prompt: functools.partial(_given, settings, path, prompt) for prompt in names}
     return found
 
 
-def _contents(path: Path, names: set[str]) -> dict[str, np.ndarray]:
-    """The arrays of these names that a file has."""
+def _given(settings: PromptSettings, path: Path, prompt: str) -> np.ndarray:
+    """An array of a file; ValueError unless it is (512, c) or (1, 512, c), c as the encoder's."""
+    with _opened(path) as arrays:
+        array = as_numbers(np.asarray(arrays[prompt]))
+    array = array[0] if array.ndim == 3 and len(array) == 1 else array
+    width = settings.embedding_width or array.shape[-1]
+    if array.shape != (TOKENS, width):
+        raise ValueError(
+            f"text.precomputed={path}: {_short(prompt)} has shape {array.shape}, not "
+            f"{(TOKENS, width)}"
+        )
+    return array.astype(settings.config.dtype)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Mapping]:
+    """The arrays of a file by name, read when they are asked for."""
+    path = path.expanduser()
     if path.suffix != ".npz":
         content = torch_file.load(path)
         if not isinstance(content, Mapping):
             raise ValueError(f"{path} holds {type(content).__name__}, not prompts with arrays")
-        return {name: np.asarray(content[name]) for name in names & set(content)}
+        yield content
+        return
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: as_numbers(file[name]) for name in names & set(file.files)}
+            yield file
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is no .npz file of arrays: {error}") from error
 
