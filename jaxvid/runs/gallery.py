@@ -8,7 +8,7 @@ import urllib.parse
 from importlib import resources
 from pathlib import Path
 
-from jaxvid.core.files import atomic_path
+from jaxvid.core.files import atomic_path, read_json
 from jaxvid.runs.manifest import Manifest
 
 NAME = "index.html"
@@ -24,10 +24,13 @@ def write(manifest: Manifest) -> Path:
 
     Videos are named by relative paths, inputs too, so that the folder can be moved together
     with its inputs. Returns the path of the page.
+
+    Raises:
+      ValueError: the manifest or the file of metrics is damaged.
     """
     folder = manifest.path.parent
-    metrics_path = folder / METRICS
-    metrics = json.loads(metrics_path.read_text()) if metrics_path.exists() else {}
+    path = folder / METRICS
+    metrics = read_json(path) if path.exists() else {}
     rows = sorted(manifest.latest().values(), key=lambda row: row["id"])
     data = [card(row, folder, metrics.get(row["id"], {})) for row in rows]
     parts = {"style": read("gallery.css"), "script": "".join(map(read, SCRIPTS))}

@@ -70,8 +70,11 @@ class Recorder:
 
     def begin(self, jobs: Sequence[Job]):
         """Notes what is about to be made, for the case that the process is killed."""
-        requests = [job.request for job in jobs]
-        self._staging.begin({r.id: self.fingerprint(r) for r in requests}, self._manifest)
+        requests = {}
+        for request in (job.request for job in jobs):
+            facts = {"seed": request.seed, "options": request.options}
+            requests[request.id] = facts | {"fingerprint": self.fingerprint(request)}
+        self._staging.begin(requests, self._manifest)
 
     def write(self, job: Job, chunk: Chunk):
         """Appends a chunk; the generator must not change its array afterwards."""
@@ -180,11 +183,12 @@ class Recorder:
             row = self._row(job, DONE) | {"outputs": outputs}
             row["seconds"] = seconds | {"write": job.write_seconds}
             self._staging.commit(self._manifest, row, staged)
-            self.done += 1
-            self._events.done(row)
         if job.error:
             self._count(job)
             self._record_failure(job)
+        else:
+            self.done += 1
+            self._events.done(row)
 
     def _count(self, job: Job):
         self.kinds[job.request.id] = kind_of(job.error)

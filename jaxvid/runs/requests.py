@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from jaxvid.core.files import TEMPORARY_PREFIX
 
-OWN_FILES = ("manifest.jsonl", "index.html", "events.jsonl")  # that a run itself keeps
+OWN_FILES = ("manifest.jsonl", "index.html", "events.jsonl", "metrics.json", "tensorboard")
 SUFFIXES = (".mp4", ".gif", ".npy", ".png", ".json")  # see writers.py
 VIDEO_SUFFIXES = (".mp4", ".gif")
 LONGEST_NAME = 255  # bytes of one path component on the usual file systems
@@ -120,12 +120,17 @@ def check_requests(requests: Iterable[Request]):
 
 
 def check_places(requests: Iterable[Request], output: Path):
-    """Raises a ValueError if something in the output folder is in the way of an output."""
+    """Raises a ValueError if something is in the way of an output, or leads out of the folder."""
     files = {file for request in requests for file in request.outputs.values()}
     for folder in {folder for file in files for folder in ("", *_parents(file))}:
         place = os.path.join(output, folder)
         if os.path.lexists(place) and not os.path.isdir(place):
             raise ValueError(f"{place} is a file, where outputs need a folder; move it")
+        if folder and os.path.islink(place):
+            raise ValueError(
+                f"{place} is a link, through which outputs would leave {output}; move it, or make "
+                "run.output itself the link"
+            )
     for file in files:
         place = os.path.join(output, file)
         if os.path.isdir(place):

@@ -1,8 +1,8 @@
 """Works off the requests of this process: batches them, isolates failures, resumes.
 
 Exit codes (`Summary.exit_code`): 0 all is done; 3 some requests failed, the others are done;
-4 stopped early (full disk, too many failures); 130 and 143 interrupted by SIGINT or SIGTERM.
-Scripts add 2 for a mistake in the command. The same command again does what is left.
+4 stopped early (full disk, no memory to load, too many failures); 130 and 143 interrupted by SIGINT
+or SIGTERM. Scripts add 2 for a mistake in the command. The same command again does what is left.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from jaxvid.core.files import InputError, disk_full
 from jaxvid.runs import gallery
-from jaxvid.runs.causes import ERROR
+from jaxvid.runs.causes import ERROR, MEMORY, kind_of
 from jaxvid.runs.config import RunConfig
 from jaxvid.runs.events import Events
 from jaxvid.runs.fingerprint import Provenance
@@ -144,14 +144,19 @@ def stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def why_stopped(error: BaseException, config: RunConfig) -> tuple[str, int]:
-    """A reason and an exit code; errors that are not meant to stop a run are raised again."""
+def why_stopped(error: BaseException, config: RunConfig, begun=False) -> tuple[str, int]:
+    """A reason and an exit code; errors that are not meant to stop a run are raised again.
+
+    begun: the networks are loaded, so that an OSError tells of the output folder.
+    """
     if isinstance(error, Interrupted):
         return f"interrupted by {signal.Signals(error.args[0]).name}", 128 + error.args[0]
     if isinstance(error, TooManyFailures):
         return str(error), STOPPED
     if disk_full(error):
-        return f"the disk of {config.folder} is full", STOPPED
+        return f"the disk of {error.filename or config.folder} is full", STOPPED
+    if kind_of(error) == MEMORY or (begun and isinstance(error, OSError)):
+        return one_line(error), STOPPED
     raise error
 
 
@@ -163,6 +168,7 @@ class _Run:
         self.leader, self.events = leader, events
         self.seconds = {"load": 0.0, "read": 0.0, "generate": 0.0}
         self.read_seconds = 0.0  # of the present batch
+        self.begun = False
         finished = lambda: recorder.done + len(recorder.failures) - len(found.broken)  # noqa: E731
         self.progress = Progress(len(found.todo), finished)
 
@@ -177,8 +183,8 @@ class _Run:
                 self._work()
             finally:
                 self.recorder.close()  # completes what was generated before a stop
-        except (Interrupted, TooManyFailures, OSError) as error:
-            stopped, code = why_stopped(error, self.config)
+        except (Exception, Interrupted) as error:
+            stopped, code = why_stopped(error, self.config, self.begun)
         seconds = self.seconds | {"write": self.recorder.seconds, "total": time.monotonic() - start}
         failures = self.recorder.failures
         code = code or (PARTIAL if failures or self.found.failed_before else 0)
@@ -204,7 +210,8 @@ class _Run:
             told = {"seconds": self.seconds["load"], "devices": self.recorder.devices}
             self.events.tell("loaded", **told)
             self.progress.begin()
-            batches = make_batches(self.found.todo, generator)
+            self.begun = True
+            batches = make_batches(self.found, generator)
             self._clear_stale(batches, generator)
             reading = prefetch(reader, generator, requests_of(batches[0]))
             for batch, after in zip(batches, [*batches[1:], []], strict=True):
@@ -331,11 +338,13 @@ def resumable(generator: Generator, requests: list[Request]) -> bool:
     return hasattr(generator, "resumable") and generator.resumable(requests)
 
 
-def make_batches(requests: Sequence[Request], generator: Generator) -> list[list[Job]]:
-    """Batches of equal groups in the order of their first requests."""
+def make_batches(found: Survey, generator: Generator) -> list[list[Job]]:
+    """Batches of equal groups in the order of their first requests; deadly ones are alone."""
     groups = {}
-    for number, request in enumerate(requests):
-        groups.setdefault(generator.group(request), []).append(Job(number, request))
+    for number, request in enumerate(found.todo):
+        alone = number >= len(found.todo) - len(found.deadly)
+        group = number if alone else (generator.group(request),)
+        groups.setdefault(group, []).append(Job(number, request))
     size = generator.batch_size
     batches = [jobs[n : n + size] for jobs in groups.values() for n in range(0, len(jobs), size)]
     return sorted(batches, key=lambda jobs: jobs[0].number)
@@ -347,8 +356,8 @@ def _write_gallery(manifest, summary: Summary):
         with manifest.locked():
             page = gallery.write(manifest)
         print(f"gallery: {page}")
-    except OSError as error:
-        if not disk_full(error):
-            raise
-        print("gallery: not written, the disk is full")
-        summary.exit_code = summary.exit_code or STOPPED
+    except (OSError, ValueError) as error:
+        reason = "the disk is full" if disk_full(error) else one_line(error)
+        print(f"gallery: not written, {reason}")
+        if disk_full(error):
+            summary.exit_code = summary.exit_code or STOPPED

@@ -15,7 +15,7 @@ from jaxvid.runs.causes import KILLED
 from jaxvid.runs.manifest import FAILED, Manifest, lock
 from jaxvid.runs.share import Share
 
-OWNER, CLAIMS, WORK = "owner.json", "claims.jsonl", "work.json"
+OWNER, CLAIM, WORK = "owner.json", "claim.json", "work.json"
 
 
 class Staging:
@@ -39,20 +39,21 @@ class Staging:
         """Where output `file` of the request with that number in this run is written."""
         return self.folder / f"{number}-{secrets.token_hex(4)}{Path(file).suffix}"
 
-    def begin(self, fingerprints: dict[str, str], manifest: Manifest):
-        """Notes the requests that are worked on from now, by id."""
-        work = {"fingerprints": fingerprints, "manifest": manifest.end()}
+    def begin(self, requests: dict[str, dict], manifest: Manifest):
+        """Notes the requests that are worked on from now: what a row tells of them, by id."""
+        work = {"requests": requests, "manifest": manifest.end()}
         (self.folder / WORK).write_text(json.dumps(work))
 
     def commit(self, manifest: Manifest, row: dict, staged: dict[Path, str]):
         """Moves finished files to their names, then appends their row to the manifest.
 
         The files are claimed first, so that a process killed in between leaves no file that
-        looks finished. staged: temporary path -> file relative to the output folder.
+        looks finished; the claim of the request before is void by then. staged: temporary
+        path -> file relative to the output folder.
         """
         claim = {"id": row["id"], "files": [*staged.values()], "manifest": manifest.end()}
-        with open(self.folder / CLAIMS, "a") as file:
-            file.write(json.dumps(claim) + "\n")
+        with open(self.folder / CLAIM, "w") as file:
+            file.write(json.dumps(claim))
             file.flush()
             os.fsync(file.fileno())
         finals = {temporary: self.output / name for temporary, name in staged.items()}
@@ -116,7 +117,7 @@ def clear_dead(manifest: Manifest, share: Share, patience: float = 5.0) -> list[
         if not (owner["host"] == _host() or share.covers(theirs)):
             continue
         if _is_dead(folder, patience if share.overlaps(theirs) else 0):
-            _drop_claims(folder, manifest)
+            _drop_claim(folder, manifest)
             killed += _killed_over(folder, owner, manifest)
             shutil.rmtree(folder)
         elif share.overlaps(theirs):
@@ -156,15 +157,13 @@ def _is_dead(folder: Path, patience: float) -> bool:
         time.sleep(0.1)
 
 
-def _drop_claims(folder: Path, manifest: Manifest):
+def _drop_claim(folder: Path, manifest: Manifest):
     """Deletes the outputs that were renamed but never recorded."""
-    claims = folder / CLAIMS
-    if not claims.exists():
+    try:
+        claim = json.loads((folder / CLAIM).read_text())
+    except (OSError, ValueError):  # none, or torn, when nothing was renamed yet
         return
-    for line in claims.read_text().split("\n")[:-1]:  # the last one is empty, or torn
-        claim = json.loads(line)
-        if any(row["id"] == claim["id"] for row in manifest.rows(claim["manifest"])):
-            continue
+    if all(row["id"] != claim["id"] for row in manifest.rows(claim["manifest"])):
         for file in claim["files"]:
             (manifest.path.parent / file).unlink(missing_ok=True)
 
@@ -176,14 +175,13 @@ def _killed_over(folder: Path, owner: dict, manifest: Manifest) -> Iterator[dict
     except (OSError, ValueError):  # nothing begun, or killed while it wrote this
         return
     ended = {row["id"] for row in manifest.rows(work["manifest"])}
-    for id, fingerprint in work["fingerprints"].items():
+    for id, facts in work["requests"].items():
         if id not in ended:
-            yield {
+            yield facts | {
                 "id": id,
                 "status": FAILED,
                 "kind": KILLED,
                 "error": f"process {owner['pid']} on {owner['host']} was killed while it made this",
-                "fingerprint": fingerprint,
                 "share": str(Share(*owner["share"])),
             }
 

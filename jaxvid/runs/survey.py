@@ -1,5 +1,6 @@
 """What is left to do: compares the requests with the manifest and the files."""
 
+import collections
 import dataclasses
 import functools
 import os
@@ -12,6 +13,8 @@ from jaxvid.runs.fingerprint import InputHashes, Provenance, fingerprint, stat_i
 from jaxvid.runs.manifest import FAILED, Manifest
 from jaxvid.runs.requests import Request
 
+DEADLY = 3  # kills in a row after which a request may be their cause
+
 
 @dataclasses.dataclass
 class Survey:
@@ -22,6 +25,7 @@ class Survey:
     kept: list[Request] = dataclasses.field(default_factory=list)  # files from elsewhere
     failed_before: list[Request] = dataclasses.field(default_factory=list)  # not retried
     broken: list[tuple[Request, str]] = dataclasses.field(default_factory=list)  # with the cause
+    deadly: list[Request] = dataclasses.field(default_factory=list)  # the last of todo
     changed: int = 0  # of todo: made before, with other settings or inputs
     killed: int = 0  # of todo: an earlier process was killed over them
     hashes: InputHashes = dataclasses.field(default_factory=InputHashes)
@@ -33,6 +37,11 @@ class Survey:
             lines.append(f"{self.changed} exist, but made with other settings: made again")
         if self.killed:
             lines.append(f"{self.killed} were being made when an earlier process was killed")
+        if self.deadly:
+            lines.append(
+                f"{len(self.deadly)} of them, such as {self.deadly[0].id}, {DEADLY} times in a "
+                "row: they come last, each alone"
+            )
         if self.kept:
             lines.append(
                 f"{len(self.kept)} have files that are in no manifest, such as "
@@ -50,7 +59,10 @@ def survey(requests: Sequence[Request], config: RunConfig, provenance: Provenanc
     """Sorts the requests of one share. Input files are looked at, not decoded."""
     found, usable = Survey(), functools.cache(stat_input)
     output = config.folder
-    rows = Manifest(output).latest()
+    rows, kills = {}, collections.Counter()
+    for row in Manifest(output).rows():
+        rows[row["id"]] = row
+        kills[row["id"]] = kills[row["id"]] + 1 if row.get("kind") == KILLED else 0
     for row in rows.values():
         found.hashes.learn(row.get("inputs", {}))
     for request in requests:
@@ -62,7 +74,10 @@ def survey(requests: Sequence[Request], config: RunConfig, provenance: Provenanc
         except ValueError as error:
             found.broken.append((request, str(error)))
             continue
-        place(request, rows.get(request.id), found, config, provenance).append(request)
+        where = place(request, rows.get(request.id), found, config, provenance)
+        deadly = where is found.todo and kills[request.id] >= DEADLY
+        (found.deadly if deadly else where).append(request)
+    found.todo += found.deadly
     return found
 
 
