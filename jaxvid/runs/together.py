@@ -2,10 +2,12 @@
 
 All of them hold parts of the same arrays and have to run the same programs in the same order. Only
 the leader looks at the output folder, decides what is made, writes it, and says when it is enough.
-If one of them dies, JAX ends the others.
+It alone hears SIGINT and SIGTERM, which launchers send to all. If one of them dies, JAX ends the
+others.
 """
 
 import contextlib
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -41,6 +43,8 @@ def follow(
     load: Callable[[list[Request]], Generator], requests: Sequence[Request], output: Path
 ) -> int:
     """Does what the leader orders until it says no more; returns the exit code."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     known = {request.id: request for request in requests}
     generator = None
     with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as reader:
