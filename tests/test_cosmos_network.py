@@ -8,12 +8,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from jax.experimental.pallas import tpu as pltpu
 from small_cosmos import CONFIG, CROSS, inputs, parameters, velocity
 from small_wan import quick_jit
 
 from jaxvid.core import torch_file
-from jaxvid.core.attention_tpu import tpu_attention
 from jaxvid.core.convert import to_theirs
 from jaxvid.core.mesh import MeshConfig, make_mesh, shardings
 from jaxvid.cosmos import dit, files, keys, losses, model
@@ -73,15 +71,6 @@ def test_cross_view_variant_on_any_devices(split):
     params, arguments = parameters(CROSS), inputs(CROSS, [0, 1, 2], frames=3, batch=2)
     found = on_mesh(CROSS, params, arguments, **split)
     np.testing.assert_allclose(found, run(CROSS, params, **arguments), atol=2e-5)
-
-
-def test_the_kernel_for_tpus_is_attention():
-    """In Pallas' interpreter; lengths that are no multiple of a block."""
-    random = np.random.default_rng(0)
-    q, k, v = (random.normal(size=(2, n, 2, 128)).astype(np.float32) for n in (5, 150, 150))
-    with pltpu.force_tpu_interpret_mode():
-        found = tpu_attention(q, k, v)
-    np.testing.assert_allclose(found, jax.nn.dot_product_attention(q, k, v), atol=2e-5)
 
 
 def test_order_of_views_is_only_an_order(whole):

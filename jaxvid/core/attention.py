@@ -89,7 +89,7 @@ def view_attention(q, k, v, *, look: Look, sizes: tuple[int, int], implementatio
         out = local(rearrange(q, "b v n k d -> (b v) n k d"), k, v)
         return rearrange(out, "(b v) n k d -> b v n k d", v=views)
 
-    if max(split.values()) == 1:
+    if max(mesh.shape.values(), default=1) == 1:
         return per_device(q, k, v)
     tokens = P("data", *SEQUENCE, "tensor", None)
     keys = P("data", "view", None, "tensor", None) if look == "text" else tokens
