@@ -35,6 +35,9 @@ def test_tiny_programs_of_a_chunk(monkeypatch):
     programs = list(cosmos.programs(settings, jax.devices()[:2]))
     names = [program.name.split(",")[0] for program in programs]
     assert names[:3] == [cosmos.STEP, cosmos.ENCODE, cosmos.DECODE] and len(names) == 5
+    for program in programs[1:]:  # their arguments fit
+        with jax.set_mesh(program.mesh):
+            program.function.trace(*program.arguments)
     report = ahead.compile_report(programs[0])
     assert report["collectives"]["all-gather"]["count"] > 0
     assert len(ahead.row(report)) == len(ahead.HEAD)

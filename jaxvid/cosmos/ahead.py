@@ -126,7 +126,8 @@ def decode(settings: Settings, mesh: Mesh) -> Program:
     views, params = _coded(settings, mesh)
     shape = (views, *settings.latent_shape)
     latents = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=replicated(mesh))
-    arguments = (settings.vae, settings.sampling.pixels, params, latents)
+    alone = settings.network.views == 1
+    arguments = (settings.vae, settings.sampling.pixels, alone, params, latents)
     return Program(f"{DECODE}, {views} at a time", run.decode, arguments, mesh)
 
 
