@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxvid.core.video import probe, read_video
+from jaxvid.core.video import probe, read_video, write_video
 from jaxvid.core.video_parts import VideoPartsWriter
 from jaxvid.runs.writers import open_marked_writer
 
@@ -60,6 +60,21 @@ def test_nothing_remains_of_what_is_discarded(tmp_path, frames):
         VideoPartsWriter(tmp_path / "a.mp4", 16).close()
 
 
-def test_a_gif_cannot_be_gone_on_with(tmp_path):
+def test_a_file_of_one_part_is_as_written_without_marks(tmp_path, frames):
+    for suffix in ("mp4", "gif"):
+        write_video(tmp_path / f"whole.{suffix}", frames, 10)
+        writer = open_marked_writer(tmp_path / f"a.{suffix}", {"fps": 10})
+        mark = writer.mark()  # before its first frame
+        writer = open_marked_writer(tmp_path / f"a.{suffix}", {"fps": 10}, mark)
+        writer.write(frames)
+        writer.close()
+        whole = (tmp_path / f"whole.{suffix}").read_bytes()
+        assert (tmp_path / f"a.{suffix}").read_bytes() == whole
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_gif_cannot_be_gone_on_with(tmp_path, frames):
+    writer = open_marked_writer(tmp_path / "a.gif", {"fps": 10})
+    writer.write(frames)
     with pytest.raises(ValueError, match=r"write no \.gif"):
-        open_marked_writer(tmp_path / "a.gif", {"fps": 10})
+        writer.mark()

@@ -5,6 +5,7 @@ The container holds its table at the end: a file that was not finished is worth 
 they are. The bytes follow from the frames and from where the marks were.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,13 +24,7 @@ class VideoPartsWriter:
     """
 
     def __init__(self, path: Path, fps: float, crf: int = 18, mark: dict | None = None):
-        """mark: what `mark` has returned in an earlier life; what was written later is forgotten.
-
-        Raises:
-          ValueError: a file that is no .mp4.
-        """
-        if path.suffix != ".mp4":
-            raise ValueError(f"{path}: only an .mp4 can be gone on with: write no {path.suffix}")
+        """mark: what `mark` returned in an earlier life; what was written later is forgotten."""
         self.path, self.fps, self.crf = path, fps, crf
         self.frames, self._parts = (mark["frames"], mark["parts"]) if mark else (0, 0)
         self._videos = mark["videos"] if mark else 0  # of a (v, t, h, w, 3), 0 before any frame
@@ -49,21 +44,27 @@ class VideoPartsWriter:
             self.frames += len(video)
 
     def mark(self) -> dict:
-        """Puts all frames so far on the disk; returns what is needed to go on after them."""
-        if self._writers:
-            for writer in self._writers:
-                writer.close()
-            self._writers = []
-            self._parts += 1
+        """Puts all frames so far on the disk; returns what is needed to go on after them.
+
+        Raises:
+          ValueError: frames in a file that is no .mp4.
+        """
+        if self._writers and self.path.suffix != ".mp4":
+            suffix = self.path.suffix
+            raise ValueError(f"{self.path}: only an .mp4 can be gone on with: write no {suffix}")
+        self._end_part()
         return {"frames": self.frames, "parts": self._parts, "videos": self._videos}
 
     def close(self):
         """Finishes the file; the parts go."""
-        self.mark()
+        self._end_part()
         if not self._parts:
             raise ValueError(f"{self.path}: no frames were written")
         pairs = [(n, video) for video in range(self._videos) for n in range(self._parts)]
         parts = [self._part(*pair) for pair in pairs]
+        if len(parts) == 1:
+            os.replace(parts[0], self.path)
+            return
         with atomic_path(self.path) as temporary:
             join(parts, temporary)
         for part in parts:
@@ -76,6 +77,12 @@ class VideoPartsWriter:
         for video in range(self._videos):
             for number in range(self._parts + 1):
                 self._part(number, video).unlink(missing_ok=True)
+
+    def _end_part(self):
+        for writer in self._writers:
+            writer.close()
+        self._parts += bool(self._writers)
+        self._writers = []
 
     def _part(self, number: int, video: int) -> Path:
         name = f"{self.path.stem}-part{number}" + (f"-{video}" if video else "")

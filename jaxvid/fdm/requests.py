@@ -85,7 +85,7 @@ def result_settings(settings: Settings) -> dict:
     which = ("batch_size", "batch", "indices", "subset_size", "subset", "num_samples", "sample_idx")
     names = ("eval_dir", "name_dataset", "visualise")
     resolved = ("max_frames", "step_size", "optimality", "schedule", "distance", "lpips")
-    for field in (*which, *names, *resolved):
+    for field in (*which, *names, *resolved, "checkpoint_evaluations"):
         del sampling[field]
     data = dataclasses.asdict(settings.data) | {"cache_mb": 0, "root": ""}
     return {

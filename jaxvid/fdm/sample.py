@@ -2,8 +2,9 @@
 
 import dataclasses
 import functools
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +28,7 @@ from jaxvid.fdm.sampler import (
 )
 from jaxvid.fdm.unet import Frames
 from jaxvid.runs.manifest import Manifest
-from jaxvid.runs.requests import Chunk, Request, Stage
+from jaxvid.runs.requests import Chunk, Request, Snapshot, Stage
 
 
 def load(settings: Settings, embed=None) -> "Generator":
@@ -51,7 +52,7 @@ class Generator:
         self._complete = jax.jit(self._complete_call, donate_argnums=1)
 
     def _open(self, settings: Settings) -> None:
-        self.settings = settings
+        self.settings, self.calls = settings, len(settings.steps())
         self.source = open_source(settings.data, settings.sampling.split)
         self._read = functools.lru_cache(maxsize=4 * self.batch_size)(self.source.__getitem__)
 
@@ -72,33 +73,57 @@ class Generator:
         for request in batch:
             self._read(request.options["video"])
 
-    def generate(self, batch: list[Request]) -> Iterator[Chunk | Stage]:
-        """Yields progress, then the finished videos."""
-        truth = np.stack([self._read(request.options["video"]) for request in batch])
-        missing = self.batch_size - len(batch)
-        padded = np.concatenate([truth, np.repeat(truth[-1:], missing, 0)])
-        seeds = [request_key(r.seed, r.id) for r in [*batch, *[batch[-1]] * missing]]
-        with jax.set_mesh(self.mesh):
-            yield from self._calls(padded, jnp.stack(seeds))
-            videos = np.asarray(self.videos)[: len(batch)]
-        for index, request in enumerate(batch):
-            yield from self._outputs(index, request, truth[index], videos[index])
+    def resumable(self, requests: list[Request]) -> bool:
+        """Whether the videos take so long that they can be gone on with in the middle.
 
-    def _calls(self, truth: np.ndarray, keys) -> Iterator[Stage]:
-        """Runs the scheme; leaves the completed videos in `self.videos`."""
-        settings = self.settings
-        scheme = settings.scheme(self._embed)
+        No frame is handed out before the last Snapshot: files do not depend on where these are.
+        """
+        del requests
+        return 0 < self.settings.checkpoint_calls < self.calls
+
+    def generate(self, batch: list[Request]) -> Iterator[Chunk | Stage | Snapshot]:
+        """Yields progress, then the finished videos."""
+        truth = np.stack([self._read(request.options["video"]) for request in self._filled(batch)])
         start = marking.normalise(truth) * self.given[:, None, None, None]
-        place = over_data(self.mesh)
-        self.videos = jax.device_put(start.astype(np.float32), place)
-        keys = jax.device_put(keys, place)
-        total = len(settings.steps())
-        for number, step in enumerate(scheme):
-            yield Stage(f"call {number + 1}/{total}", number / total)
-            frames = make_window(step, settings.max_frames, len(truth))
+        self.videos = jax.device_put(start.astype(np.float32), over_data(self.mesh))
+        yield from self._calls(batch)
+
+    def resume(self, batch: list[Request], info: dict, restore: Callable):
+        """The same from a Snapshot on."""
+        network, place = self.settings.network, over_data(self.mesh)
+        frame = network.image_size, network.image_size, network.image_channels
+        shape = self.batch_size, self.settings.T, *frame
+        like = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place)
+        self.videos = restore({"videos": like})["videos"]
+        yield from self._calls(batch, info["calls"])
+
+    def _filled(self, batch: list[Request]) -> list[Request]:
+        return [*batch, *[batch[-1]] * (self.batch_size - len(batch))]
+
+    def _calls(self, batch: list[Request], first: int = 0) -> Iterator[Chunk | Stage | Snapshot]:
+        """The calls from number `first` on, which change `self.videos`, then the outputs.
+
+        An adaptive scheme goes through the calls before once more. What it then sees of a frame is
+        what was there, or, if the frame was made again since, what it will look at anew.
+        """
+        settings, every = self.settings, self.settings.checkpoint_calls
+        keys = jnp.stack([request_key(r.seed, r.id) for r in self._filled(batch)])
+        keys = jax.device_put(keys, over_data(self.mesh))
+        scheme = enumerate(settings.scheme(self._embed))
+        for number, step in itertools.islice(scheme, first, None):
+            yield Stage(f"call {number + 1}/{self.calls}", number / self.calls)
+            frames = make_window(step, settings.max_frames, self.batch_size)
             frames = jax.device_put(frames, self._place(frames))
-            self.videos = self._complete(self.params, self.videos, keys, number, frames)
+            with jax.set_mesh(self.mesh):
+                self.videos = self._complete(self.params, self.videos, keys, number, frames)
             self.videos.block_until_ready()
+            done = number + 1
+            if self.resumable(batch) and done % every == 0 and done < self.calls:
+                yield Snapshot({"videos": self.videos}, {"calls": done})
+        videos = np.asarray(self.videos)
+        for index, request in enumerate(batch):
+            truth = self._read(request.options["video"])
+            yield from self._outputs(index, request, truth, videos[index])
 
     def _place(self, frames: Frames):
         shared = frames.indices.shape[0] == 1

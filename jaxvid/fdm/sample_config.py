@@ -46,12 +46,14 @@ class SampleConfig:
     pixels: Literal["round", "truncate"] = "round"  # of saved samples; upstream truncates
     upstream_faults: bool = False  # index tables with upstream's faults
     video: Literal["mp4", "gif", "none"] = "mp4"
+    checkpoint_evaluations: int = 3000  # of the network, see Settings.checkpoint_calls; 0: never
     video_size: int = 256  # small frames are enlarged to at least this many pixels
     seed: int = 0
     visualise: Literal["", "small", "big", "refactored"] = ""  # only draw the schedule, so
 
     def __post_init__(self):
-        for field in ("n_obs", "step_size", "max_frames", "subset_size", "video_size"):
+        counts = ("n_obs", "step_size", "max_frames", "subset_size", "video_size")
+        for field in (*counts, "checkpoint_evaluations"):
             if getattr(self, field) < 0:
                 raise ValueError(f"sampling.{field}={getattr(self, field)} is negative")
         for field in ("num_samples", "batch_size"):
@@ -136,6 +138,12 @@ class Settings:
                 f"max_frames={self.max_frames} in a call; set upstream_faults=False"
             )
         return steps
+
+    @property
+    def checkpoint_calls(self) -> int:
+        """A killed run goes on at the last multiple of so many calls; 0: at the first."""
+        steps = make_process(self.diffusion).steps
+        return -(-self.sampling.checkpoint_evaluations // steps)
 
     @property
     def needs_lpips(self) -> bool:

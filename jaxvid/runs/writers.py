@@ -124,11 +124,7 @@ def open_writer(path: Path, options: dict):
 
 
 def open_marked_writer(path: Path, options: dict, mark: dict | None = None):
-    """A writer with marks, at the start or at one of them.
-
-    Raises:
-      ValueError: a .gif, which cannot be gone on with.
-    """
+    """A writer with marks, at the start or at one of them; a .gif has none after its frames."""
     if path.suffix in (".mp4", ".gif"):
         return VideoPartsWriter(path, options["fps"], mark=mark)
     return (NpyWriter if path.suffix == ".npy" else WholeWriter)(path, mark)
