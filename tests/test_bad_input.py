@@ -122,7 +122,7 @@ def test_checkpoint_with_a_wrong_note(refusal, tmp_path, note, message):
         ("run.start_from", "data/fdm_demo", "holds another network"),
         ("train.lr", "1e400", "lr=inf is not a finite number"),
         ("train.ema_rates", "(0.9,0.9)", "names a rate twice"),
-        ("train.seed", -1, "seed=-1 is negative"),
+        ("train.seed", -1, "train.seed=-1 is no seed: use a whole number from 0 to 4294967295"),
         ("train.sample_every", -1, "sample_every=-1 is negative"),
         ("train.lr_anneal_steps", -3, "lr_anneal_steps=-3 is negative"),
     ],

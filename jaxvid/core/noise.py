@@ -6,12 +6,28 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+SEEDS = 2**32  # that `jax.random.key` tells apart
+
+
+def check_seed(name: str, value: int) -> None:
+    """Raises ValueError unless the setting `name` is a seed of generators, 0 to SEEDS - 1.
+
+    Seeds of requests need no check: `request_key` takes any whole number.
+    """
+    if not 0 <= value < SEEDS:
+        raise ValueError(f"{name}={value} is no seed: use a whole number from 0 to {SEEDS - 1}")
 
 
 def request_key(seed: int, request_id: str) -> jax.Array:
-    """PRNG key of one request; every draw of it is derived by `jax.random.fold_in`."""
+    """PRNG key of one request; every draw of it is derived by `jax.random.fold_in`.
+
+    All 64 bits of a key are used: `jax.random.key` would keep 32, of which requests by the hundred
+    thousand share some. The generator is named, whatever JAX is told to take by default.
+    """
     digest = hashlib.sha256(f"{seed}/{request_id}".encode()).digest()
-    return jax.random.key(int.from_bytes(digest[:8], "little", signed=True))
+    return jax.random.wrap_key_data(np.frombuffer(digest[:8], "<u4"), impl="threefry2x32")
 
 
 def normal(key, shape: Sequence[int]) -> jax.Array:

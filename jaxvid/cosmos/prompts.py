@@ -21,6 +21,7 @@ from jaxvid.core.array_cache import ArrayCache, as_numbers
 from jaxvid.core.block_stream import Part
 from jaxvid.core.config import build
 from jaxvid.core.mesh import MeshConfig, make_mesh
+from jaxvid.core.noise import check_seed
 from jaxvid.cosmos import text, text_keys
 from jaxvid.cosmos.text import TOKENS, TextConfig
 from jaxvid.cosmos.tokens import Tokenizer
@@ -44,6 +45,7 @@ class PromptConfig:
     def __post_init__(self):
         if self.random and not self.tokenizer:
             raise ValueError("text.random=True needs text.tokenizer, e.g. data/tokenizer_qwen")
+        check_seed("text.random_seed", self.random_seed)
 
     @property
     def tokenizer_path(self) -> str:

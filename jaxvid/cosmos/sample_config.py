@@ -5,6 +5,7 @@ import functools
 from typing import Literal
 
 from jaxvid.core.mesh import MeshConfig
+from jaxvid.core.noise import check_seed
 from jaxvid.cosmos import noise
 from jaxvid.cosmos.dit import DitConfig
 from jaxvid.cosmos.multirun import MultirunConfig
@@ -60,6 +61,9 @@ class ModelConfig:
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     random: bool = False  # no files: parameters drawn from a seed, for tests and speed
     random_seed: int = 0
+
+    def __post_init__(self):
+        check_seed("models.random_seed", self.random_seed)
 
 
 def check_release(network: DitConfig, vae: VaeConfig, text: PromptSettings) -> None:

@@ -13,7 +13,7 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import PartitionSpec as P
 
-from jaxvid.core.noise import normal
+from jaxvid.core.noise import check_seed, normal
 from jaxvid.cosmos import losses, model
 from jaxvid.cosmos.dit import EVERYONE, FSDP_RULES, DitConfig
 from jaxvid.wan.lora import LoraConfig, beside, initial_adapters
@@ -64,9 +64,10 @@ class TrainConfig:
         for field in ("steps", "batch_size", "log_every", "save_every", "keep", "lora_rank"):
             if getattr(self, field) < 1:
                 raise ValueError(f"train.{field}={getattr(self, field)} must be at least 1")
-        for field in ("weight_decay", "warmup_steps", "seed", "sample_every"):
+        for field in ("weight_decay", "warmup_steps", "sample_every"):
             if getattr(self, field) < 0:
                 raise ValueError(f"train.{field}={getattr(self, field)} is negative; use 0 or more")
+        check_seed("train.seed", self.seed)
         for field in ("lr", "clip", "shift"):
             if not getattr(self, field) > 0:
                 raise ValueError(f"train.{field}={getattr(self, field)} must be positive")

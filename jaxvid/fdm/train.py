@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxvid.core.noise import normal
+from jaxvid.core.noise import check_seed, normal
 from jaxvid.fdm import diffusion
 from jaxvid.fdm.frames import check_distribution
 from jaxvid.fdm.model import network
@@ -46,9 +46,10 @@ class TrainConfig:
         for field in ("steps", "batch_size", "max_frames", "log_every", "save_every", "keep"):
             if getattr(self, field) < 1:
                 raise ValueError(f"train.{field}={getattr(self, field)} must be at least 1")
-        for field in ("lr_anneal_steps", "weight_decay", "seed", "sample_every"):
+        for field in ("lr_anneal_steps", "weight_decay", "sample_every"):
             if getattr(self, field) < 0:
                 raise ValueError(f"train.{field}={getattr(self, field)} is negative; use 0 or more")
+        check_seed("train.seed", self.seed)
         if len(set(self.ema_rates)) < len(self.ema_rates):
             raise ValueError(f"train.ema_rates={self.ema_rates} names a rate twice")
         if self.microbatch != -1 and (self.microbatch < 1 or self.batch_size % self.microbatch):

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 from jaxvid.core.mesh import MeshConfig
+from jaxvid.core.noise import check_seed
 from jaxvid.longlive.rollout import RolloutConfig
 from jaxvid.wan.dit import WanConfig
 from jaxvid.wan.umt5 import Umt5Config
@@ -82,6 +83,7 @@ class ModelConfig:
             raise ValueError("models.lora_rank and models.lora_alpha cannot be negative")
         if self.random and (self.lora or self.use_ema):
             raise ValueError("models.random=True reads no files: set lora='' and use_ema=False")
+        check_seed("models.random_seed", self.random_seed)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,10 +4,10 @@ import dataclasses
 import math
 from typing import Literal
 
+from jaxvid.core.noise import check_seed
 from jaxvid.longlive.negative_prompt import NEGATIVE
 from jaxvid.longlive.sample_config import ModelConfig
 
-REGRESSIONS = ("flow_matching", "ode")
 DISTILLATIONS = ("dmd", "streaming")
 
 
@@ -56,10 +56,11 @@ class TrainConfig:
         for field in (*positive, "keep", "sample_frames", "gradient_frames", "new_frames"):
             if getattr(self, field) < 1:
                 raise ValueError(f"train.{field}={getattr(self, field)} must be at least 1")
-        for field in ("weight_decay", "clip_norm", "ema_start", "lora_rank", "lora_alpha", "seed",
-                      "sample_every"):  # fmt: skip
+        natural = ("weight_decay", "clip_norm", "ema_start", "lora_rank", "lora_alpha")
+        for field in (*natural, "sample_every"):
             if getattr(self, field) < 0:
                 raise ValueError(f"train.{field}={getattr(self, field)} is negative; use 0 or more")
+        check_seed("train.seed", self.seed)
         for field in ("lr", "critic_lr"):
             if getattr(self, field) <= 0:
                 raise ValueError(f"train.{field}={getattr(self, field)} must be positive")

@@ -10,6 +10,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from jaxvid.core.fsdp import placed, spread
 from jaxvid.core.mesh import over_data, replicated
+from jaxvid.core.noise import SEEDS
 from jaxvid.longlive import distillation, train_steps
 from jaxvid.longlive import models as files
 from jaxvid.longlive.distillation import Stream
@@ -129,7 +130,8 @@ def _start(setup: Setup, part: Part, like: dict) -> dict:
 def read(setup: Setup, part: Part, dtype: str, places) -> dict:
     """The whole network of a part."""
     use_ema = setup.models.use_ema and part.fields[0] == "transformer"
-    models = dataclasses.replace(setup.models, lora="", use_ema=use_ema, random_seed=part.seed)
+    seed = part.seed % SEEDS  # the next ones of the largest
+    models = dataclasses.replace(setup.models, lora="", use_ema=use_ema, random_seed=seed)
     return files.read_transformer(
         models, part.config, dtype, places, part.fields[0], part.names[0]
     )  # fmt: skip

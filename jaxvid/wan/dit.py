@@ -73,9 +73,6 @@ class WanConfig:
         return tuple(size // part for size, part in zip(sizes, self.patch, strict=True))
 
 
-WAN_14B = WanConfig(depth=40, width=5120, heads=40, mlp=13824)
-
-
 class KV(NamedTuple):
     """Keys and values, (..., m, k, d)."""
 
