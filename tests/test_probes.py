@@ -12,12 +12,12 @@ import pytest
 import small_multiview as small
 from test_multirun import add_clip, settings
 
+from jaxvid.core import probes
 from jaxvid.core.files import InputError
+from jaxvid.core.probes import Probes
 from jaxvid.core.video import probe, write_video
 from jaxvid.core.views import CAMERAS
 from jaxvid.cosmos.mode import CosmosMode
-from jaxvid.runs import probes
-from jaxvid.runs.probes import Probes
 
 
 @pytest.fixture

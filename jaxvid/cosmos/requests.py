@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
+from jaxvid.core.probes import Probes
 from jaxvid.core.views import IDS, VIEWS
 from jaxvid.cosmos import footage, noise, outputs
 from jaxvid.cosmos.multirun import Sample, samples
@@ -10,7 +11,6 @@ from jaxvid.cosmos.prompts import cut_notes
 from jaxvid.cosmos.sample_config import Settings
 from jaxvid.cosmos.spec import FIELDS, Entry, Spec, entries
 from jaxvid.runs.names import component
-from jaxvid.runs.probes import Probes
 from jaxvid.runs.requests import Request
 
 

@@ -2,12 +2,12 @@
 
 import dataclasses
 
+from jaxvid.core.probes import Probes
 from jaxvid.core.video import VideoInfo
 from jaxvid.longlive import models
 from jaxvid.longlive.sample_config import LONGEST, Settings
 from jaxvid.longlive.sources import Item, items
 from jaxvid.runs.names import component
-from jaxvid.runs.probes import Probes
 from jaxvid.runs.requests import LONGEST_NAME, Request
 from jaxvid.wan.tokenizer import Tokenizer
 
