@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from ml_collections import ConfigDict
 
-from jaxvid.core.config import build, load_config, parse_arguments
+from jaxvid.core.config import build, load_config, override, parse_arguments
 from jaxvid.core.mesh import MeshConfig
 from jaxvid.cosmos import setup as cosmos_setup
 from jaxvid.data.sources import DataConfig
@@ -23,6 +24,7 @@ from jaxvid.longlive import setup as longlive_setup
 from jaxvid.metrics.evaluate import EvaluateConfig
 from jaxvid.runs import config as runs
 from jaxvid.runs import training_settings as runs_training
+from jaxvid.wan.dit import WanConfig
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(path.name for path in (ROOT / "configs").glob("*.py"))
@@ -131,6 +133,19 @@ def test_the_tiny_sampling_variant_fits_the_tiny_models(file):
 def test_a_config_that_does_not_exist_is_named():
     with pytest.raises(ValueError, match=r"^--config=no.py: there is no file no.py"):
         load_config("no.py")
+
+
+@pytest.mark.parametrize("text", ["{[]:1}", "-" * 20_000 + "1"])
+def test_values_that_are_no_literals(text):
+    with pytest.raises(ValueError, match=r"^config.a=.* is str, not int$"):
+        override(ConfigDict({"a": 1}), [f"a={text}"])
+
+
+def test_tuples_of_a_fixed_length():
+    assert build(WanConfig, {"patch": [1, 2, 2]}).patch == (1, 2, 2)
+    for wrong in ((1, 2), (1, 2, 2, 2), ()):
+        with pytest.raises(ValueError, match=rf"has {len(wrong)} entries, it takes 3$"):
+            build(WanConfig, {"patch": wrong}, "models")
 
 
 def test_mistakes_in_a_config_of_ones_own():

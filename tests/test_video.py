@@ -177,6 +177,13 @@ def test_frames_that_are_not_there(tmp_path):
             read_video(tmp_path / "a.mp4", start, count)
 
 
+@pytest.mark.parametrize("fps", [0, 1e-4, 1001, float("nan")])
+def test_frame_rates_have_limits(tmp_path, fps):
+    write_video(tmp_path / "a.mp4", gradient(2), fps=0.001)
+    with pytest.raises(ValueError, match=r"fps=.* is outside \[0.001, 1000\]$"):
+        write_video(tmp_path / "b.mp4", gradient(2), fps=fps)
+
+
 def test_frames_of_different_sizes(tmp_path):
     with pytest.raises(ValueError, match="frame 3 is 32x48 pixels, the ones before are 64x48"):
         with VideoWriter(tmp_path / "a.mp4", fps=10) as writer:

@@ -176,7 +176,7 @@ def _parse(text: str, old, name: str):
         return words[text.lower()]
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # all there are
         value = text
     if isinstance(old, tuple | list) and not isinstance(value, tuple | list):
         value = (value,)
@@ -200,9 +200,13 @@ def _checked(value, hint, name: str):
     if origin is tuple or hint in (tuple, list):
         if not isinstance(value, tuple | list):
             raise ValueError(f"{name}={value!r} is not a list; write ({value!r},)")
-        kinds = typing.get_args(hint)
-        kind = kinds[0] if kinds else object
-        return tuple(_checked(item, kind, f"{name}[{i}]") for i, item in enumerate(value))
+        kinds = typing.get_args(hint) or (object, ...)
+        if kinds[-1] is ...:
+            kinds = kinds[:1] * len(value)
+        if len(value) != len(kinds):
+            raise ValueError(f"{name}={value!r} has {len(value)} entries, it takes {len(kinds)}")
+        pairs = enumerate(zip(value, kinds, strict=True))
+        return tuple(_checked(item, kind, f"{name}[{i}]") for i, (item, kind) in pairs)
     if origin is typing.Literal:
         if value not in typing.get_args(hint):
             raise ValueError(

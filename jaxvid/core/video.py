@@ -41,6 +41,7 @@ BT709 = 1  # code of the colour matrix, primaries and transfer curve
 LIMITED_RANGE = 1  # luma in [16, 235]
 BITEXACT_CODEC, BITEXACT_FORMAT = 0x800000, 0x400  # no library versions, no dates in the file
 SEEKABLE = ("mov", "matroska")  # containers that store the exact time of each frame
+LEAST_FPS = 0.001  # frame rates are fractions of denominators up to 1001
 GIF_PALETTES = "palettegen=stats_mode=single", "paletteuse=new=1:dither=sierra2_4a"
 
 
@@ -199,8 +200,8 @@ class VideoWriter:
             raise ValueError(f"{path}: cannot write that format; use one of {WRITTEN_SUFFIXES}")
         self.gif = self.path.suffix.lower() == ".gif"
         limit = 50 if self.gif else 1000  # players slow down a GIF with shorter delays
-        if not 0 < fps <= limit:
-            raise ValueError(f"{path}: fps={fps} is outside (0, {limit}]")
+        if not LEAST_FPS <= fps <= limit:
+            raise ValueError(f"{path}: fps={fps} is outside [{LEAST_FPS}, {limit}]")
         self.fps = Fraction(fps).limit_denominator(1001)
         self.crf = crf
         self.size = None  # (h, w) of the frames given

@@ -46,8 +46,8 @@ class SampleConfig:
                 raise ValueError(f"sampling.{field}={getattr(self, field)} must be at least 1")
         if self.latent_frames > LONGEST:
             raise ValueError(f"sampling.latent_frames={self.latent_frames} exceeds {LONGEST}")
-        if not 0 < self.fps <= 1000:
-            raise ValueError(f"sampling.fps={self.fps} is outside (0, 1000]")
+        if not 0.001 <= self.fps <= 1000:
+            raise ValueError(f"sampling.fps={self.fps} is outside [0.001, 1000]")
         if not (self.prompts or self.prompt or self.video):
             raise ValueError("give sampling.prompts, a .txt or .jsonl file, or sampling.prompt")
         if self.video and self.switch_frames:
