@@ -18,6 +18,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxvid.core import checkpoint
+from jaxvid.core.files import disk_full
 
 
 def training_state():
@@ -142,6 +143,7 @@ def test_fingerprint_tells_saves_apart_and_survives_a_copy(tmp_path):
 SAVE_FOREVER = """
 import sys, numpy as np, jax
 from jaxvid.core import checkpoint
+from jaxvid.core.files import disk_full
 jax.config.update("jax_platforms", "cpu")
 for step in range(10000):
     tree = {str(i): np.full((200, 200), step, np.float32) for i in range(20)}
@@ -268,14 +270,29 @@ def test_refuses_to_replace(tmp_path):
 def test_a_full_disk_gives_one_line(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(ValueError, match="0 MB are free"):
+    with pytest.raises(OSError, match="0 MB are free") as error:
         checkpoint.save(tmp_path / "a", {"x": np.ones(4000)}, {})
+    assert disk_full(error.value)
+
+
+@pytest.mark.parametrize("place", [".saving-step_00000007", ".saving-step_00000007.old"])
+def test_a_step_killed_between_two_renames_counts(tmp_path, place):
+    checkpoint.save_step(tmp_path, 7, {"x": np.ones(3)}, {}, keep=1)
+    checkpoint.step_path(tmp_path, 7).rename(tmp_path / place)
+    assert checkpoint.latest_step(tmp_path) == 7
+    assert checkpoint.restore(tmp_path)["x"].tolist() == [1, 1, 1]
+    half = checkpoint.step_path(tmp_path, 5)
+    half.mkdir()
+    (half / "array").write_bytes(b"x")
+    checkpoint.save_step(tmp_path, 8, {"x": np.ones(3)}, {}, keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000008"]
 
 
 TWO = """
 import sys, jax, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec as P
 from jaxvid.core import checkpoint
+from jaxvid.core.files import disk_full
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 2)
 jax.distributed.initialize(sys.argv[2], num_processes=2, process_id=int(sys.argv[3]))

@@ -1,17 +1,19 @@
 """What goes wrong around the requests: kills in a row, disks, links, a page that cannot be made."""
 
+import dataclasses
 import errno
 import json
 import os
+import shutil
+import time
 
 import numpy as np
 import pytest
 from fake_mode import FakeConfig, FakeGenerator, fake_requests
 from test_runs_at_scale import go
 
-from jaxvid.runs import staging
+from jaxvid.runs import staging, writers
 from jaxvid.runs.causes import KILLED
-from jaxvid.runs.events import Events
 from jaxvid.runs.manifest import Manifest
 from jaxvid.runs.share import Share
 from jaxvid.runs.staging import open_output
@@ -90,13 +92,61 @@ def test_a_full_disk_elsewhere_is_named(tmp_path):
     assert "/cache/prompt.npy" in go(tmp_path, FAKE, generator=FullCache).stopped
 
 
-def test_events_that_cannot_be_told_do_not_undo_a_result(tmp_path, monkeypatch):
-    def done(self, row):
-        raise OSError(errno.EIO, "Input/output error")
+def test_events_that_cannot_be_written_are_done_without(tmp_path, capsys):
+    (tmp_path / "events.jsonl").symlink_to("/dev/full")
+    summary = go(tmp_path, FAKE)
+    assert (summary.done, summary.exit_code) == (6, 0)
+    assert capsys.readouterr().out.count("events cannot be written: No space left") == 1
 
-    monkeypatch.setattr(Events, "done", done)
-    assert go(tmp_path, FAKE).exit_code == 4
-    assert {row["status"] for row in Manifest(tmp_path).rows()} == {"done"}
+
+LONG = FakeConfig(requests=3, frames=32, size=16, chunk=8, seconds=0, batch_size=1, snapshots=1)
+
+
+def test_a_snapshot_never_tells_of_frames_that_were_not_written(tmp_path, monkeypatch):
+    """The disk is full for a moment, while the generator already asks for the marks."""
+    go(tmp_path / "whole", LONG)
+    real, calls = writers.NpyWriter.write, []
+
+    def write(self, frames):
+        calls.append(len(frames))
+        if len(calls) == 2:
+            time.sleep(0.1)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(self, frames)
+
+    monkeypatch.setattr(writers.NpyWriter, "write", write)
+    assert go(tmp_path / "out", LONG).exit_code == 4
+    assert go(tmp_path / "out", LONG).done == 3
+    for path in (tmp_path / "whole").rglob("*.npy"):
+        found = tmp_path / "out" / path.relative_to(tmp_path / "whole")
+        assert found.read_bytes() == path.read_bytes()
+
+
+def test_a_disk_too_full_for_a_snapshot_stops_the_run(tmp_path, monkeypatch):
+    full = shutil.disk_usage(tmp_path)._replace(free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    summary = go(tmp_path, LONG)
+    assert summary.exit_code == 4 and not summary.failures and "is full" in summary.stopped
+    monkeypatch.undo()
+    assert go(tmp_path, LONG).done == 3
+
+
+@pytest.mark.parametrize("fake", [FAKE, LONG])
+def test_an_input_that_goes_away_meanwhile_fails_its_request(tmp_path, fake):
+    requests = []
+    for request in fake_requests(fake):
+        path = tmp_path / f"{request.id}.bin"
+        path.write_bytes(request.id.encode())
+        requests.append(dataclasses.replace(request, inputs={"clip": str(path)}))
+
+    class Removes(FakeGenerator):
+        def __init__(self, fake):
+            super().__init__(fake)
+            (tmp_path / "clip_0002.bin").unlink()
+
+    summary = go(tmp_path / "out", fake, requests, Removes)
+    assert (summary.done, summary.exit_code) == (fake.requests - 1, 3)
+    assert [id for id, _ in summary.failures] == ["clip_0002"]
 
 
 def test_damaged_metrics_leave_the_run_done(tmp_path, capsys):

@@ -7,6 +7,7 @@ such a folder of steps stands for its latest step.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -16,14 +17,14 @@ import shutil
 from pathlib import Path
 
 import jax
-from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
+from jaxvid.core.distributed import agreed
 from jaxvid.core.stored_tree import abstract, decode, encode, host, named, nest
 
 NOTE = "jaxvid.json"
 HIDDEN = ".saving-"
-STEP = re.compile(r"step_(\d{8,})")
+STEP = re.compile(rf"(?:{re.escape(HIDDEN)})?step_(\d{{8,}})(?:\.old)?")  # as `_complete` finds it
 
 
 def save(path, tree, info: dict, overwrite: bool = False) -> None:
@@ -33,30 +34,35 @@ def save(path, tree, info: dict, overwrite: bool = False) -> None:
     may be dicts, tuples, lists and named tuples (they are stored as nested dicts).
 
     Raises:
-      ValueError: `path` is taken (by anything but a checkpoint, or without `overwrite`), a leaf is
-        empty or no number, or the disk has no room.
+      ValueError: `path` is taken (by anything but a checkpoint, or without `overwrite`), or a leaf
+        is empty or no number.
+      OSError: it cannot be written; ENOSPC if the disk has no room.
     """
     path = _absolute(path)
     _check_free(path, overwrite)
     note = json.dumps(info, indent=1)
     stored = nest({name: encode(name, leaf) for name, leaf in named(tree)})
     hidden = _hidden(path)
-    if jax.process_index() == 0:
-        with _orbax_errors(f"cannot write the checkpoint {path}"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        _check_room(path, stored)
-        _clear(hidden)  # what a killed process left
-    _meet("cleaned")
+    first = jax.process_index() == 0
+    with agreed():
+        if first:
+            with _orbax_errors(f"cannot write the checkpoint {path}"):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            _check_room(path, stored)
+            _clear(hidden)  # what a killed process left
     try:
         with _orbax_errors(f"cannot write the checkpoint {path}"):
             ocp.save(hidden, stored)
-    except ValueError:
+    except (ValueError, OSError):
         _clear(hidden)
         raise
-    if jax.process_index() == 0:
-        (hidden / NOTE).write_text(note)
-        _move(hidden, path)
-    _meet("renamed")
+    with agreed():
+        if first:
+            with open(hidden / NOTE, "w") as file:
+                file.write(note)
+                file.flush()
+                os.fsync(file.fileno())
+            _move(hidden, path)
 
 
 def restore(path, like=None, part: str = ""):
@@ -155,9 +161,16 @@ def save_step(folder, step: int, tree, info: dict, keep: int | None = None) -> N
         raise ValueError(f"keep={keep} would delete what was just saved: use 1 or more, or None")
     save(step_path(folder, step), tree, {"step": step, **info}, overwrite=True)
     if keep is not None and jax.process_index() == 0:
-        for old in steps(folder)[:-keep]:
-            (step_path(folder, old) / NOTE).unlink()  # first, so that no half is taken for whole
-            shutil.rmtree(step_path(folder, old))
+        _thin(_absolute(folder), steps(folder)[-keep:])
+
+
+def _thin(folder: Path, kept: list[int]) -> None:
+    """Removes the steps before those that are kept, also halves of them that a kill left."""
+    for path in folder.iterdir():
+        step = _step_of(path.name)
+        if step is not None and step < kept[0]:
+            (path / NOTE).unlink(missing_ok=True)  # first, so that no half is taken for whole
+            shutil.rmtree(path)
 
 
 def restore_step(folder, step: int, like):
@@ -171,9 +184,14 @@ def latest_step(folder) -> int | None:
 
 
 def steps(folder) -> list[int]:
-    """All complete steps under `folder`, in order."""
-    found = (STEP.fullmatch(note.parent.name) for note in _absolute(folder).glob(f"*/{NOTE}"))
-    return sorted(int(match[1]) for match in found if match)
+    """All complete steps under `folder`, in order; also those that a kill left half renamed."""
+    found = {_step_of(note.parent.name) for note in _absolute(folder).glob(f"*/{NOTE}")}
+    return sorted(found - {None})
+
+
+def _step_of(name: str) -> int | None:
+    match = STEP.fullmatch(name)
+    return int(match[1]) if match else None
 
 
 def step_path(folder, step: int) -> Path:
@@ -205,7 +223,7 @@ def _complete(path: Path) -> Path | None:
         if (place / NOTE).is_file():
             return place
     latest = latest_step(path) if path.is_dir() else None
-    return None if latest is None else step_path(path, latest)
+    return None if latest is None else _complete(step_path(path, latest))
 
 
 def _check_free(path: Path, overwrite: bool) -> None:
@@ -223,7 +241,8 @@ def _check_room(path: Path, stored) -> None:
     needed = sum(leaf.nbytes for leaf in jax.tree.leaves(stored))
     free = shutil.disk_usage(path.parent).free
     if needed > free:
-        raise ValueError(f"{path} needs {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free there")
+        reason = f"{needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free"
+        raise OSError(errno.ENOSPC, reason, str(path))
 
 
 def _clear(hidden: Path) -> None:
@@ -249,11 +268,6 @@ def _move(hidden: Path, path: Path) -> None:
         path.rename(old)
     hidden.rename(path)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _meet(what: str) -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(f"checkpoint {what}")
 
 
 def _check_match(path: Path, stored: dict, wanted: dict) -> None:
@@ -304,7 +318,8 @@ def _orbax_errors(what: str):
         yield
     except (ValueError, OSError, KeyError, TypeError) as error:
         reason = (str(error).strip().splitlines() or [repr(error)])[0][:200]
-        full = "No space left" in str(error) or "RESOURCE_EXHAUSTED" in str(error)
-        raise ValueError(f"{what}: {'the disk is full' if full else reason}") from error
+        if "No space left" in str(error) or "RESOURCE_EXHAUSTED" in str(error):
+            raise OSError(errno.ENOSPC, f"{what}: the disk is full") from error
+        raise ValueError(f"{what}: {reason}") from error
     finally:
         logger.setLevel(level)

@@ -39,11 +39,17 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def remove_temporaries(folder: str | os.PathLike) -> int:
-    """Deletes what killed writers left anywhere under `folder`; returns the number of files."""
-    found = list(Path(folder).rglob(f"{TEMPORARY_PREFIX}*"))
-    for path in found:
-        path.unlink(missing_ok=True)
-    return len(found)
+    """Deletes files that killed writers left anywhere under `folder`; returns their number.
+
+    Hidden folders of that prefix belong to runs, which clear them themselves.
+    """
+    count = 0
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(TEMPORARY_PREFIX)]
+        for name in (name for name in files if name.startswith(TEMPORARY_PREFIX)):
+            Path(place, name).unlink(missing_ok=True)
+            count += 1
+    return count
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvid.core import checkpoint
-from jaxvid.core.files import remove_temporaries
+from jaxvid.core.files import locked, remove_temporaries
 from jaxvid.core.mesh import make_mesh, over_data
 from jaxvid.core.noise import normal, request_key
 from jaxvid.longlive import models, ode_pairs, train_state
@@ -28,7 +28,8 @@ def make_pairs(
     """Writes a pair for each prompt that has none yet.
 
     Raises:
-      ValueError: prompts or settings that do not fit, or a folder of other pairs.
+      ValueError: prompts or settings that do not fit, a folder of other pairs, or one that another
+        process works in.
     """
     setup = dataclasses.replace(setup, models=dataclasses.replace(setup.models, dtype="float32"))
     mesh = make_mesh(setup.mesh)
@@ -37,24 +38,24 @@ def make_pairs(
     how.kept(setup.rollout.steps)
     listed = [row[0] for row in read_prompts(setup.data, pairs=False)]
     prompts = listed[: limit or None]
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_temporaries(folder)
-    ode_pairs.write_note(folder, how, setup.rollout.steps, origin(setup, listed))
-    paths = {i: folder / f"{i:06d}.npz" for i in range(len(prompts))}
-    missing = [i for i, path in paths.items() if not path.exists()]
-    print(f"{len(prompts)} prompts, {len(prompts) - len(missing)} have pairs", flush=True)
-    if not missing:
-        return
-    texts = models.embed(setup, [*(prompts[i] for i in missing), setup.data.negative_prompt])
-    part = train_state.parts(setup)["generator"]
-    with jax.set_mesh(mesh):
-        run = _Solver(setup, how, part, mesh)
-        for start in range(0, len(missing), count):
-            chosen = missing[start : start + count]
-            found = run([prompts[i] for i in chosen], chosen, texts, count)
-            for i, latents in zip(chosen, found, strict=False):
-                ode_pairs.write_pair(paths[i], latents, prompts[i])
-            print(f"{min(start + count, len(missing))}/{len(missing)} made", flush=True)
+    with locked(folder, f"another process makes pairs in {folder}; wait for it"):
+        remove_temporaries(folder)
+        ode_pairs.write_note(folder, how, setup.rollout.steps, origin(setup, listed))
+        paths = {i: folder / f"{i:06d}.npz" for i in range(len(prompts))}
+        missing = [i for i, path in paths.items() if not path.exists()]
+        print(f"{len(prompts)} prompts, {len(prompts) - len(missing)} have pairs", flush=True)
+        if not missing:
+            return
+        texts = models.embed(setup, [*(prompts[i] for i in missing), setup.data.negative_prompt])
+        part = train_state.parts(setup)["generator"]
+        with jax.set_mesh(mesh):
+            run = _Solver(setup, how, part, mesh)
+            for start in range(0, len(missing), count):
+                chosen = missing[start : start + count]
+                found = run([prompts[i] for i in chosen], chosen, texts, count)
+                for i, latents in zip(chosen, found, strict=False):
+                    ode_pairs.write_pair(paths[i], latents, prompts[i])
+                print(f"{min(start + count, len(missing))}/{len(missing)} made", flush=True)
 
 
 def origin(setup: Setup, prompts: Sequence[str]) -> dict:

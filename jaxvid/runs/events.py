@@ -11,8 +11,10 @@ Each line is an object with `time` (seconds since 1970), `share`, `event` and wh
 | end | done, skipped, failures (numbers), kinds by id, seconds by stage, exit_code, stopped |
 
 All processes of a folder append to one file; a kill can leave half a line, which the next one ends.
+Where the file cannot be written, say on a full disk, the run goes on without, and says so once.
 """
 
+import contextlib
 import json
 import os
 import time
@@ -29,7 +31,7 @@ class Events:
     """Tells of one process; `scalars` also writes seconds of each stage for TensorBoard."""
 
     def __init__(self, folder: Path, share: Share, scalars: bool = False):
-        self._share, self._done, self._writer = str(share), 0, None
+        self._share, self._done, self._writer, self._silent = str(share), 0, None, False
         self._file = os.open(folder / NAME, FLAGS, 0o666)
         size = os.fstat(self._file).st_size
         self._begin = "\n" if size and os.pread(self._file, 1, size - 1) != b"\n" else ""
@@ -43,15 +45,18 @@ class Events:
         line = {"time": round(time.time(), 3), "share": self._share, "event": event, **facts}
         text = self._begin + json.dumps(line) + "\n"
         self._begin = ""
-        os.write(self._file, text.encode())
+        with self._excused():
+            if os.write(self._file, data := text.encode()) < len(data):
+                self._begin = "\n"
 
     def done(self, row: Mapping):
         """row: of the manifest."""
         self.tell("done", id=row["id"], seconds=row["seconds"], outputs=row["outputs"])
         self._done += 1
         if self._writer:
-            for stage, seconds in row["seconds"].items():
-                self._writer.add_scalar(f"seconds/{stage}", seconds, self._done)
+            with self._excused():
+                for stage, seconds in row["seconds"].items():
+                    self._writer.add_scalar(f"seconds/{stage}", seconds, self._done)
 
     def failed(self, row: Mapping):
         self.tell("failed", id=row["id"], kind=row["kind"], error=row["error"])
@@ -59,4 +64,15 @@ class Events:
     def close(self):
         os.close(self._file)
         if self._writer:
-            self._writer.close()
+            with self._excused():
+                self._writer.close()
+
+    @contextlib.contextmanager
+    def _excused(self):
+        """What was made is worth more than what is told of it."""
+        try:
+            yield
+        except OSError as error:
+            if not self._silent:
+                print(f"events cannot be written: {error.strerror}", flush=True)
+            self._silent = True

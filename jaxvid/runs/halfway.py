@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from jaxvid.core import checkpoint
+from jaxvid.core.distributed import agreed
 from jaxvid.core.files import TEMPORARY_PREFIX
 from jaxvid.runs.fingerprint import hash_json
 from jaxvid.runs.requests import Request, Snapshot
@@ -44,9 +45,13 @@ class Halfway:
         """The number of the newest snapshot, 0 if there is none."""
         return checkpoint.latest_step(self.folder) or 0
 
-    def save(self, step: int, snapshot: Snapshot, marks: Sequence[dict] = ()) -> None:
-        """Keeps a snapshot instead of the one before. marks: of the writers, for each request."""
-        info = {"info": snapshot.info, "marks": list(marks)}
+    def save(self, step: int, snapshot: Snapshot, marks: Callable[[], list[dict]] = list) -> None:
+        """Keeps a snapshot instead of the one before; every process of the run calls it.
+
+        marks: of the writers, for each request; only the process that writes has any.
+        """
+        with agreed():
+            info = {"info": snapshot.info, "marks": marks()}
         checkpoint.save_step(self.folder, step, snapshot.tree, info, keep=1)
 
     def marks(self, step: int) -> list[dict]:

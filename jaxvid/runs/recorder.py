@@ -68,13 +68,19 @@ class Recorder:
         self._slots = threading.BoundedSemaphore(PENDING)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="recorder")
 
-    def begin(self, jobs: Sequence[Job]):
-        """Notes what is about to be made, for the case that the process is killed."""
-        requests = {}
-        for request in (job.request for job in jobs):
-            facts = {"seed": request.seed, "options": request.options}
-            requests[request.id] = facts | {"fingerprint": self.fingerprint(request)}
-        self._staging.begin(requests, self._manifest)
+    def begin(self, jobs: Sequence[Job]) -> list[str]:
+        """Notes what is about to be made, for the case that the process is killed.
+
+        Returns the fingerprints; raises InputError if an input is not there.
+        """
+        requests = [job.request for job in jobs]
+        prints = list(map(self.fingerprint, requests))
+        facts = {
+            request.id: {"seed": request.seed, "options": request.options, "fingerprint": print_}
+            for request, print_ in zip(requests, prints, strict=True)
+        }
+        self._staging.begin(facts, self._manifest)
+        return prints
 
     def write(self, job: Job, chunk: Chunk):
         """Appends a chunk; the generator must not change its array afterwards."""
@@ -124,10 +130,14 @@ class Recorder:
         self._thread.submit(self._run, task, *args)
 
     def _ask(self, task: Callable):
-        """What a task returns, or raises, after all that came before it."""
-        if self._fatal:
-            raise self._fatal
-        return self._thread.submit(task).result()
+        """What a task returns, or raises, after all that came before it was done."""
+
+        def answer():
+            if self._fatal:
+                raise self._fatal
+            return task()
+
+        return self._thread.submit(answer).result()
 
     def _run(self, task: Callable, *args: Any):
         start = time.monotonic()

@@ -91,7 +91,7 @@ def run(
       provenance: hashes of config and checkpoint, part of each fingerprint.
       process: (index, count) of the processes that divide the share, see `this_share`.
       lead: the other processes of the JAX run make each request together with this one and are
-        in `together.follow`.
+        in `together.follow`. A stop in the middle of a request then ends the process here.
     Raises:
       ValueError: unsafe or colliding requests; an output folder that cannot be used.
     """
@@ -121,6 +121,7 @@ def run(
         print(f"tracebacks of failures: {config.folder / gallery.NAME}, or {NAME} beside it")
     for line in summary.lines():
         print(line, flush=True)
+    leader.leave(summary.exit_code)
     return summary
 
 
@@ -233,10 +234,11 @@ class _Run:
         lists = (self.found.todo, self.found.done, self.found.kept, self.found.failed_before)
         ours = [request.id for one in lists for request in one]
         wanted = []
-        for requests in ([job.request for job in jobs] for jobs in batches):
+        for requests in map(requests_of, batches):
             if self.config.resume and resumable(generator, requests):
-                prints = list(map(self.recorder.fingerprint, requests))
-                wanted.append(key(requests, prints, generator.batch_size))
+                with contextlib.suppress(InputError):  # an input is gone: the call will tell
+                    prints = list(map(self.recorder.fingerprint, requests))
+                    wanted.append(key(requests, prints, generator.batch_size))
         clear_stale(self.config.folder, ours, wanted)
 
     def _batch(self, generator: Generator, jobs: list[Job], after: list[Request]):
@@ -278,16 +280,18 @@ class _Run:
 
     def _call(self, generator: Generator, jobs: list[Job], after) -> Exception | None:
         """Makes the jobs, from the start or from where an earlier life left them."""
-        requests, prints, halfway, step = requests_of(jobs), [], None, 0
+        requests, halfway, step = requests_of(jobs), None, 0
+        try:
+            prints = self.recorder.begin(jobs)
+        except InputError as error:  # an input went away meanwhile
+            return error
         if resumable(generator, requests):
-            prints = list(map(self.recorder.fingerprint, requests))
             halfway = Halfway(self.config.folder, requests, prints, generator.batch_size)
             step = halfway.step()
         for index, job in enumerate(jobs):
             job.halfway, job.index = halfway, index
-        self.recorder.begin(jobs)
         words = {"batch": [request.id for request in requests], "next": [r.id for r in after]}
-        with self.leader.order(**words, prints=prints, step=step):
+        with self.leader.order(**words, prints=prints if halfway else [], step=step):
             try:
                 self._take(begin(generator, requests, halfway, step), jobs, step)
             except Exception as error:
@@ -313,7 +317,7 @@ class _Run:
                 stage, fraction = item
             elif isinstance(item, Snapshot):
                 step += 1
-                jobs[0].halfway.save(step, item, self.recorder.marks(jobs))
+                jobs[0].halfway.save(step, item, lambda: self.recorder.marks(jobs))
             else:
                 self.recorder.write(jobs[item.index], item)
             self.progress.update(stage, fraction * len(jobs))
