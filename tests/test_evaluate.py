@@ -15,6 +15,7 @@ from jaxvid.core import checkpoint, program
 from jaxvid.metrics import command, fvd, images, pixels, results, rooms, weights
 from jaxvid.metrics.keys import lpips_shapes
 from jaxvid.metrics.samples import find_samples
+from jaxvid.runs.manifest import Manifest
 
 CONFIG = Path(__file__).parents[1] / "configs" / "evaluate.py"
 VIDEOS, SAMPLES, FRAMES, OBSERVED, SIDE = 3, 2, 12, 4, 32
@@ -117,6 +118,20 @@ def test_all_modes_write_the_pickle_the_json_and_the_plots(evaluate, eval_dir, t
     np.testing.assert_allclose(values["ssim"][1, 1], expected, atol=1e-6)
     expected = images.psnr(pixels.unit(clip), pixels.unit(sample))
     np.testing.assert_allclose(values["psnr"][1, 1], expected, atol=1e-5)
+
+
+def test_the_gallery_shows_the_means_of_each_sample(evaluate, eval_dir):
+    row = {"id": "sample_0001-1", "status": "done", "outputs": {}}
+    Manifest(eval_dir).append(row)
+    code, output = evaluate("--modes", "psnr")
+    assert code == 0 and "gallery: " in output
+    assert evaluate("--modes", "ssim")[0] == 0
+    means = json.loads((eval_dir / "metrics.json").read_text())
+    values, _ = stored(eval_dir)
+    assert len(means) == VIDEOS * SAMPLES
+    expected = {name: values[name][1, 1].mean() for name in ("psnr", "ssim")}
+    assert means["sample_0001-1"] == pytest.approx(expected)
+    assert str(means["sample_0001-1"]["psnr"]) in (eval_dir / "index.html").read_text()
 
 
 def test_fvd_uses_all_frames_and_truncates_the_truth(evaluate, eval_dir, truth, rng):

@@ -16,6 +16,8 @@ from jaxvid.metrics.evaluate import EvaluateConfig, evaluate
 from jaxvid.metrics.results import compare
 from jaxvid.metrics.samples import Samples, find_samples, model_config
 from jaxvid.metrics.single import video_fvd
+from jaxvid.runs import gallery
+from jaxvid.runs.manifest import Manifest
 
 DEFAULT_CONFIG = "configs/evaluate.py"
 # Flags that set a field of the config's section `metrics`, and the field.
@@ -78,8 +80,17 @@ def run_modes(
     if settings.metrics:
         path = evaluate(settings, data.name, open_truth, progress)
         print(f"results {path}")
+        show(path.parent)
     if "elbo" in settings.modes:
         run_elbo(settings, config.elbo, data.name, compute_elbo)
+
+
+def show(folder: Path) -> None:
+    """Puts the metrics of each sample on the page of the run that made them, if there is one."""
+    manifest = Manifest(folder)
+    if manifest.path.exists():
+        with manifest.locked():
+            print(f"gallery: {gallery.write(manifest)}")
 
 
 def run_elbo(settings: EvaluateConfig, section: ConfigDict, name: str, compute_elbo) -> None:

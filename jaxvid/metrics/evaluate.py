@@ -26,6 +26,7 @@ from jaxvid.metrics.results import (
     read_pickle,
     read_protocol,
     write_json,
+    write_sample_means,
 )
 from jaxvid.metrics.samples import Samples, find_samples
 from jaxvid.metrics.summary import HIGHER_IS_BETTER, curves, summarise
@@ -100,8 +101,9 @@ def evaluate(
 ) -> Path:
     """Computes the metrics that are not in the folder's results yet and writes them.
 
-    Writes `metrics_<videos>-<samples>-<T>.pkl`, the same name `.json` with the protocols, and a
-    plot per metric; prints the table. Each finished metric is stored at once.
+    Writes `metrics_<videos>-<samples>-<T>.pkl`, the same name `.json` with the protocols, a plot
+    per metric, and `metrics.json` with the means of each sample; prints the table. Each finished
+    metric is stored at once.
 
     Args:
       config: what to evaluate.
@@ -140,6 +142,7 @@ def evaluate(
     if not missing:
         print(f"{path} has {', '.join(config.metrics)} already")
         write_results(path.with_suffix(".json"), stored, protocol, dataset)
+    write_sample_means(samples, stored)
     if config.plots:
         draw(stored, config.obs_length, path.with_suffix(""))
     print(report.table(summarise(stored), dataset, {m: protocol[m] for m in stored}))

@@ -14,7 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxvid.core.files import atomic_path
+from jaxvid.core.files import atomic_path, read_json
+from jaxvid.metrics.samples import Samples
+from jaxvid.metrics.summary import HIGHER_IS_BETTER
+from jaxvid.runs.gallery import METRICS
 
 UNKNOWN = {"origin": "a pickle without a protocol, perhaps upstream's"}
 
@@ -98,6 +101,20 @@ def merge_pickle(path: Path, new: dict[str, np.ndarray]) -> dict[str, np.ndarray
             # Protocol 4 can be read by the Python versions that upstream runs on.
             pickle.dump(merged, file, protocol=4)
     return merged
+
+
+def write_sample_means(samples: Samples, results: dict[str, np.ndarray]) -> None:
+    """Adds the mean over frames of each sample to `metrics.json`, which the gallery shows."""
+    path = samples.folder / METRICS
+    known = {m: values.mean(axis=2) for m, values in results.items() if m in HIGHER_IS_BETTER}
+    with locked(samples.folder):
+        means = read_json(path) if path.exists() else {}
+        for row, files in enumerate(samples.files.values()):
+            for column, file in enumerate(files):
+                found = {m: float(a[row, column]) for m, a in known.items()}
+                finite = {m: value for m, value in found.items() if np.isfinite(value)}
+                means[file.stem] = means.get(file.stem, {}) | finite
+        write_json(path, means)
 
 
 @contextlib.contextmanager
