@@ -33,7 +33,12 @@ def drive(tmp_path):
 
 def listed(root: Path, overrides=Overrides(), **fields):  # noqa: B008
     folders = {"controls": str(root / "controls"), "prompts": str(root / "prompts")}
-    return samples(MultirunConfig(**folders | fields), overrides)
+    return samples(MultirunConfig(**folders | fields), overrides)[0]
+
+
+def left_out(root: Path, **fields) -> list[str]:
+    folders = {"controls": str(root / "controls"), "prompts": str(root / "prompts")}
+    return samples(MultirunConfig(**folders | fields), Overrides())[1]
 
 
 def test_every_clip_with_every_prompt(drive, tmp_path):
@@ -61,15 +66,68 @@ def test_uids_are_those_of_all_cameras(drive, tmp_path):
     drive("tele", {"x": "X."}, without=VIEWS[:-1])
     drive("whole", {"x": "X."})
     drive("lonely")
-    controls = tmp_path / "controls"
-    assert [clip.uid for clip in find_clips(controls)] == ["front", "lonely", "tele", "whole"]
     front, lonely, tele, whole = listed(tmp_path)
     assert list(front.spec.views) == ["front_wide"] and list(tele.spec.views) == ["front_tele"]
     assert "camera_front_tele_30fov" in front.notes[0] and not whole.notes
     assert "no prompt file" in lonely.error and lonely.name == "lonely"
-    front, lonely, tele, whole = listed(tmp_path, missing="skip")
+    front, lonely, tele, whole = listed(tmp_path, missing="fail")
     assert "front.mp4 is missing of camera_cross_right_120fov" in front.error
-    assert tele.error and not whole.error
+    assert tele.error and lonely.error and not whole.error
+
+
+def test_what_is_skipped_is_told_and_no_failure(drive, tmp_path):
+    drive("front", {"x": "X."}, without=VIEWS[1:])
+    drive("lonely")
+    drive("whole", {"x": "X."})
+    assert [s.name for s in listed(tmp_path, missing="skip")] == ["whole_x"]
+    front, lonely = left_out(tmp_path, missing="skip")
+    assert "front is left out" in front and "missing of camera_cross_right_120fov" in front
+    assert "lonely is left out" in lonely and "no prompt file" in lonely
+    assert not left_out(tmp_path)
+
+
+def test_the_views_that_are_expected(drive, tmp_path):
+    drive("six", {"x": "X."}, without=("front_tele",))
+    drive("tele", {"x": "X."}, without=VIEWS[:-1])
+    six = VIEWS[:-1]
+    (sample,) = listed(tmp_path, missing="skip", views=six[::-1])
+    assert tuple(sample.spec.views) == six and not sample.notes and sample.uid == "six"
+    with pytest.raises(ValueError, match=r"multirun\.views: 'read'; did you mean rear"):
+        listed(tmp_path, views=("read",))
+
+
+def test_broken_clips_and_keys_have_names_of_their_own(drive, tmp_path):
+    drive("a", {"x": "X.", "": "X.", " ": "X."})
+    drive("a_x")
+    found = listed(tmp_path)
+    assert [s.name for s in found] == ["a_x", "a_", "a_%20", "a%5Fx"]
+    assert [bool(s.error) for s in found] == [False, True, False, True]
+
+
+def test_names_do_not_depend_on_what_is_chosen(drive, tmp_path):
+    drive("a", {"b_c": "X."})
+    drive("a_b", {"c": "X."})
+    every = [sample.name for sample in listed(tmp_path)]
+    assert every == [s.name for uid in ("a", "a_b") for s in listed(tmp_path, uids=(uid,))]
+    assert len(set(every)) == 2
+
+
+def test_files_of_other_systems(drive, tmp_path):
+    drive("a", "\ufeff" + json.dumps({"x": "X."}))
+    drive("a", folder="inputs", without=VIEWS[1:])
+    for folder in ("controls", "inputs"):
+        path = tmp_path / folder / f"ftheta_{CAMERAS['front_wide']}" / "a.mp4"
+        path.rename(path.with_suffix(".MP4"))
+    (sample,) = listed(tmp_path, inputs=str(tmp_path / "inputs"))
+    assert sample.spec.prompt == "X." and tuple(sample.spec.views) == VIEWS
+    assert sample.spec.front_wide.input_path.endswith("a.MP4")
+    assert "inputs" in sample.spec.front_wide.input_path
+
+
+def test_each_prompt_is_checked(drive, tmp_path):
+    drive("a", {"x": "X.", "half": "\ud800"})
+    good, bad = listed(tmp_path)
+    assert not good.error and "a_half: prompt=" in bad.error and bad.spec is None
 
 
 def test_inputs_where_there_are_some(drive, tmp_path):
@@ -88,7 +146,7 @@ def test_inputs_where_there_are_some(drive, tmp_path):
         ("[1]", "it has to be an object"),
         ("{}", "has no prompts"),
         ('{"x": ""}', "the prompt is empty"),
-        ('{"x": 3}', "is int, not a text"),
+        ('{"x": 3}', "is not a text"),
         ('{"x": "a", "x": "b"}', "occurs twice"),
         ('{"": "a"}', "needs a name"),
         (b"\xff".decode("latin-1"), "no JSON"),
@@ -166,6 +224,14 @@ def test_keys_of_the_older_tool_are_translated(tmp_path):
         ("{", "no JSON"),
         ("[]", "one JSON object"),
         ('{"sed": 1}', "did you mean seed"),
+        ('{"rear": null}', "rear has to be an object"),
+        ('{"rear": "a.mp4"}', "rear has to be an object"),
+        ('{"seed": "x"}', "spec.seed"),
+        (
+            '{"n_views": 7, "rear": null, "num_conditional_frames_per_view": {"rear": 1}}',
+            "rear has",
+        ),
+        ('{"num_conditional_frames_per_view": [1]}', "has to be an object from views"),
         (json.dumps(OLD | {"num_video_frames_loaded_per_view": 86}), "is no 1 \\+ n"),
         (json.dumps(OLD | {"num_conditional_frames": 1.5}), "number of latent frames"),
         (json.dumps(OLD | {"num_conditional_frames_per_view": {"read": 1}}), "did you mean rear"),
@@ -179,6 +245,10 @@ def test_bad_base_parameters_are_one_line(tmp_path, content, cause):
     assert len(str(error.value).splitlines()) == 1
 
 
+def listed_at(folder: Path):
+    return find_clips(MultirunConfig(controls=str(folder), prompts=str(folder)))
+
+
 def test_folders_that_are_not_there(tmp_path):
     with pytest.raises(ValueError, match=r"multirun\.controls='nowhere' is not a folder"):
         MultirunConfig(controls="nowhere", prompts=str(tmp_path))
@@ -187,7 +257,7 @@ def test_folders_that_are_not_there(tmp_path):
     with pytest.raises(ValueError, match=r"multirun\.controls is empty"):
         MultirunConfig(prompts=str(tmp_path))
     with pytest.raises(ValueError, match="no camera folder"):
-        find_clips(tmp_path)
+        listed_at(tmp_path)
     os.makedirs(tmp_path / "ftheta_camera_rear_tele_30fov")
     with pytest.raises(ValueError, match=r"no \.mp4 in its camera folders"):
-        find_clips(tmp_path)
+        listed_at(tmp_path)

@@ -136,7 +136,6 @@ def test_lists_and_lines(folder):
         ("a.yaml", "", "has to end in .json or .jsonl"),
         ("missing.json", None, "cannot be read: No such file"),
         ("latin.json", b"\xff", "it is not UTF-8"),
-        ("twice.json", json.dumps([sample(), sample()]), "name='clip' occurs twice"),
     ],
 )
 def test_files_that_are_no_spec(folder, name, text, message):
@@ -144,6 +143,13 @@ def test_files_that_are_no_spec(folder, name, text, message):
         (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match=message):
         entries([str(folder / name)])
+
+
+def test_a_name_that_occurs_twice_spoils_the_later_sample(folder):
+    (folder / "twice.json").write_text("\ufeff" + json.dumps([sample(), sample()]))
+    first, second = entries([str(folder / "twice.json")])
+    assert first.spec and not second.spec
+    assert "name='clip' occurs twice, first in twice.json" in second.error
 
 
 def test_overrides_replace_the_values_of_every_sample(folder):
@@ -207,6 +213,7 @@ def test_views_of_the_command_line_are_ignored_as_upstream(capsys):
         ("-i a.json --sed 3", "--sed is no flag of upstream's; did you mean seed"),
         ("-i a.json --seed", "--seed has no value"),
         ("-i -o out", "--input-files has no value"),
+        ("-i a.json -o b --experiment mine", "--experiment=mine is none of .*models.settings"),
         ("-i a.json --model edge", "--model=edge is not auto/multiview"),
         ("-i a.json --no-disable-guardrails", "none are shipped"),
         ("control:view-config -o out", "-i .* is missing"),

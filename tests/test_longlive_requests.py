@@ -13,6 +13,7 @@ from jaxvid.longlive.rollout import RolloutConfig
 from jaxvid.longlive.sample_config import SampleConfig
 from jaxvid.longlive.sources import Item, items
 from jaxvid.longlive.upstream import KEYS, yaml_overrides
+from jaxvid.runs.requests import check_requests
 
 ROOT = small_longlive.ROOT
 
@@ -85,6 +86,28 @@ def test_rows_with_a_seed_frames_and_an_id(tmp_path):
     assert "8" in odd.error
     assert "id 'tram/night' is that of line 1" in twice.error
     assert mode.plan([first, plain]).frames[0].produced == 9
+
+
+def test_rows_whose_names_meet_fail_alone(tmp_path):
+    path, changes = tmp_path / "rows.jsonl", {"sampling__switch_frames": "()"}
+    rows = [{"prompts": ["a"], "id": "video_0001"}, {"prompts": ["b"]}, {"prompts": ["a"]}]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    changes["sampling__prompts"] = str(path)
+    by_id = LongLiveMode(small_longlive.config(**changes)).requests()
+    by_prompt = LongLiveMode(small_longlive.config(**changes, sampling__names="prompt")).requests()
+    for found, broken in ((by_id, [False, True, False]), (by_prompt, [False, True, True])):
+        check_requests(found)
+        assert [bool(request.error) for request in found] == broken
+    assert by_id[1].error.endswith("give it another id or prompt, or set sampling.names=index")
+    assert "its file 'rank0-a-0.mp4' is that of 'video_0001-0'" in by_prompt[2].error
+
+
+def test_a_byte_order_mark_and_blank_lines(tmp_path):
+    text = '\ufeff{"prompts": ["a"]}\n\n \r\n{"prompts": [""]}\n\n'
+    good, bad = listed(tmp_path, "a.jsonl", text)
+    assert good == Item(("a",)) and "a.jsonl line 4: the prompt is empty" in bad.error
+    with pytest.raises(ValueError, match="is empty: give at least one line"):
+        listed(tmp_path, "b.jsonl", "\n \n")
 
 
 ADAPTER = {"type": "lora", "rank": 256, "alpha": 256, "dropout": 0.0, "dtype": "bfloat16",

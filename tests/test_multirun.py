@@ -146,7 +146,7 @@ def check_poisoned(root: Path, summary, broken: dict[str, str], text: str):
 
 def test_of_forty_requests_twelve_broken(tmp_path, capsys, monkeypatch):
     broken = poison(tmp_path, monkeypatch)
-    mode = CosmosMode(small.config(**settings(tmp_path, multirun__missing="skip")))
+    mode = CosmosMode(small.config(**settings(tmp_path, multirun__missing="fail")))
     requests = mode.requests()
     assert len(requests) == 40
     config = RunConfig(output=str(tmp_path / "out"))
@@ -170,7 +170,7 @@ def test_controls_are_read_ahead(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_the_same_forty_with_the_networks(tmp_path, capsys, monkeypatch):
     broken = poison(tmp_path, monkeypatch)
-    config = small.config(**settings(tmp_path, multirun__missing="skip", overrides__num_steps=1))
+    config = small.config(**settings(tmp_path, multirun__missing="fail", overrides__num_steps=1))
     config.run.output = str(tmp_path / "out")
     mode = script.open_mode(config)
     summary = script.make(mode, config, mode.load)
@@ -230,6 +230,10 @@ def test_flags_of_the_tool(capsys):
     ]
     assert "all devices are used" in capsys.readouterr().out
     assert multirun_overrides(["--config=x.py"]) == ["--config=x.py"]
+    released = ["--params_file=x", "--experiment", "transfer2_auto_multiview_post_train_example"]
+    assert "--config.multirun.params=x" in multirun_overrides(released)
+    with pytest.raises(ValueError, match=r"--experiment=mine is none of .*models\.settings"):
+        multirun_overrides(["--params_file=x", "--experiment=mine"])
     with pytest.raises(ValueError, match="did you mean prompts_folder"):
         multirun_overrides(["--params_file=x", "--prompt_folder=y"])
 

@@ -1,11 +1,12 @@
 """Texts as path components: there and back, safe, never two alike."""
 
+import dataclasses
 import random
 
 import pytest
 
-from jaxvid.runs.names import LONGEST, component, original, pair_names
-from jaxvid.runs.requests import check_relative
+from jaxvid.runs.names import LONGEST, apart, component, original, pair_name
+from jaxvid.runs.requests import Request, check_relative, check_requests
 
 AWKWARD = (
     *("", ".", "..", "...", "/", "../../etc/passwd", "a/b", "a\\b", "%", "%2F", "%~", "a%5Fb"),
@@ -42,13 +43,27 @@ def test_foreign_names_are_refused(name):
 
 
 def test_pairs_never_meet():
-    pairs = [("a", "b_c"), ("a_b", "c"), ("a", "b"), ("a_b_c", ""), ("", "a_b")]
-    names = pair_names(pairs)
-    assert names[:3] == ["a_b%5Fc", "a_b_c", "a_b"]
-    many = [(a, b) for a in set(texts(60)) for b in set(texts(60))]
-    names = pair_names(many)
+    firsts = {"a", "a_b", "a_b_c", ""}
+    pairs = [("a", "b_c"), ("a_b", "c"), ("a", "b"), ("a", "x_y"), ("a_b", None), ("a_b_c", "")]
+    names = ["a_b%5Fc", "a_b_c", "a_b", "a_x_y", "a%5Fb", "a_b_c_"]
+    assert [pair_name(*pair, firsts) for pair in pairs] == names
+    assert pair_name("a", "b_c", {"a"}) == "a_b_c" and pair_name("a_b", None, {"a_b"}) == "a_b"
+    firsts = set(texts(60)) | {"a", "a_b", "b_a_"}
+    many = [(a, b) for a in firsts for b in [*texts(60), "b_a", "a_", None]]
+    many = list(dict.fromkeys(many))
+    names = [pair_name(*pair, firsts) for pair in many]
     assert len(set(names)) == len(many)
-    for name, pair in zip(names, many, strict=True):
+    for name, (first, second) in zip(names, many, strict=True):
         check_relative(name, "name")
         assert len(name.encode()) <= LONGEST
-        assert "%~" in name or original(name) == "_".join(pair)
+        assert "%~" in name or original(name) == (first if second is None else f"{first}_{second}")
+
+
+def test_requests_that_meet_others_fail_alone():
+    make = lambda id, file: Request(id, 0, {"video": file})  # noqa: E731
+    pairs = [("a", "1.mp4"), ("b", "1.mp4"), ("a", "2.mp4"), ("b", "3.mp4")]
+    first, file, id, last = found = apart([make(*pair) for pair in pairs], "change it")
+    check_requests(dataclasses.replace(r, options={"fps": 1}) for r in found)
+    assert not first.error and not last.error
+    assert file.error == "its file '1.mp4' is that of 'a', too: change it"
+    assert id.error == "its id 'a' is that of 'a', too: change it"

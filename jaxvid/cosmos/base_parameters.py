@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from jaxvid.core.config import nearest
+from jaxvid.core.config import build, nearest
 from jaxvid.core.views import VIEWS
-from jaxvid.cosmos.spec import FIELDS
+from jaxvid.cosmos.spec import FIELDS, Spec, as_field
 
 STRIDE = 4  # pixel frames per latent frame but the first
 REPLACED = ("name", "prompt", "prompt_path", "output_dir")  # each run has its own
@@ -21,13 +21,14 @@ def read_base(file: str) -> tuple[dict, list[str]]:
     overlap in latent frames. "" gives the defaults.
 
     Raises:
-      ValueError: the file cannot be read, is no JSON object, or has a key that nobody knows.
+      ValueError: the file cannot be read, is no JSON object, has a key that nobody knows, or a
+        value that is none for it.
     """
     if not file:
         return {}, []
     path = Path(file).expanduser()
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or f"no JSON: {error}"
         raise ValueError(f"multirun.params={file}: {reason}") from error
@@ -37,10 +38,11 @@ def read_base(file: str) -> tuple[dict, list[str]]:
     if unknown := [key for key in value if key not in known]:
         raise ValueError(f"multirun.params={file}: {unknown[0]!r}{nearest(unknown[0], known)}")
     value = {key: v for key, v in value.items() if key not in REPLACED}
-    if not any(key in value for key in OLD):
-        return value, []
     try:
-        return translate(value)
+        old = any(key in value for key in OLD)
+        value, notes = translate(value) if old else (value, [])
+        build(Spec, {"name": "base"} | {key: as_field(key, v) for key, v in value.items()}, "spec")
+        return value, notes
     except (TypeError, ValueError) as error:
         raise ValueError(f"multirun.params={file}: {error}") from error
 
@@ -52,11 +54,14 @@ def translate(old: dict) -> tuple[dict, list[str]]:
     for key in ("num_conditional_frames", "chunk_overlap"):
         if key in value:
             value[key] = pixel_frames(key, value[key])
-    for view, count in (old.get(PER_VIEW) or {}).items():
+    counts = old.get(PER_VIEW) or {}
+    if not isinstance(counts, dict):
+        raise ValueError(f"{PER_VIEW} has to be an object from views to numbers")
+    for view, count in counts.items():
         if view not in VIEWS:
             raise ValueError(f"{PER_VIEW}: {view!r}{nearest(view, VIEWS)}")
-        value[view] = value.get(view) or {}
-        value[view] = value[view] | {PER_VIEW: pixel_frames(f"{PER_VIEW}.{view}", count)}
+        given = as_field(view, value.get(view, {}))
+        value[view] = given | {PER_VIEW: pixel_frames(f"{PER_VIEW}.{view}", count)}
     if value.get("enable_autoregressive") and CHUNK in old and LOADED in old:
         value["num_chunks"] = _chunks(old[LOADED], old[CHUNK])
     if old.get("no_cond_rear_tele"):

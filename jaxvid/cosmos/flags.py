@@ -34,7 +34,7 @@ FLAGS = {
     "output_dir": Flag("run.output"),
     "checkpoint_path": Flag("models.transformer"),
     "model": Flag(),
-    "experiment": Flag(note="the file tells the network's shape; else models.settings does"),
+    "experiment": Flag(note="its settings are those of the release"),
     "config_file": Flag(note="unused upstream"),
     "context_parallel_size": Flag(
         note="all devices are used; sampling.upstream_ranks repeats the noise of so many ranks"
@@ -52,6 +52,23 @@ FLAGS = {
 }
 
 
+EXPERIMENTS = (  # upstream's names of configs whose networks have the settings of the release
+    "buttercup_transfer2p5_2b_mv_7views_res720p_fps10_t8_fromfinetuned12knofpsuniform_"
+    "mads720pmulticaps29frames_world_scenario_nofps_uniform",
+    "transfer2_auto_multiview_post_train_example",
+)
+
+
+def check_experiment(name: str) -> None:
+    """Raises ValueError for a config of upstream's whose settings are not known here."""
+    if name not in (*EXPERIMENTS, "None"):
+        raise ValueError(
+            f"--experiment={name} is none of {', '.join(EXPERIMENTS)}, whose networks are the "
+            "release's: leave it out, and give upstream's network arguments as a .json with "
+            "--config.models.settings=FILE if they differ"
+        )
+
+
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(Spec) if field.name in FLAGS}
 
 
@@ -59,7 +76,8 @@ def multiview_overrides(argv: Sequence[str]) -> list[str]:
     """The command line with fields of ours in place of upstream's flags.
 
     Raises:
-      ValueError: an unknown flag, one without its value, or guardrails that are asked for.
+      ValueError: an unknown flag or experiment, a flag without its value, or guardrails that are
+        asked for.
     """
     if not any(_name(word) == "input_files" for word in argv) and not set(argv) & set(CONTROL[:2]):
         return list(argv)
@@ -80,6 +98,7 @@ def multiview_overrides(argv: Sequence[str]) -> list[str]:
 def _fields(given: dict[str, list[str]]) -> dict[str, str]:
     """Values of config fields; prints the notes of flags that have none."""
     fields = {}
+    check_experiment(given.get("experiment", ["None"])[0])
     for name, values in given.items():
         flag, shown = FLAGS[name], f"--{name.replace('_', '-')}"
         if flag.note:

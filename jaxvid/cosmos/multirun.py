@@ -7,14 +7,16 @@ a fork of Cosmos-Transfer2.5 as its documentation describes it (specification, 5
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from jaxvid.core.views import CAMERAS
+from jaxvid.core.config import nearest
+from jaxvid.core.views import CAMERAS, VIEWS
 from jaxvid.cosmos.base_parameters import read_base
-from jaxvid.cosmos.spec import Overrides, Spec, parse
-from jaxvid.runs.names import component, pair_names
+from jaxvid.cosmos.spec import Overrides, Spec, parse, read_prompt
+from jaxvid.runs.names import pair_name
 
 PREFIX = "ftheta_"
 FILES = {  # output of the generator to its name in the folder of a run
@@ -33,12 +35,14 @@ class MultirunConfig:
     prompts: str = ""  # folder of UID.json
     inputs: str = ""  # folder of input videos like that of the controls; "": the controls serve
     params: str = ""  # base parameters, a JSON spec without views; "": the defaults
-    missing: Literal["run", "skip"] = "run"  # clips without some camera: with what they have
+    views: tuple[str, ...] = ()  # those to make and to expect of a clip, e.g. rear; (): all seven
+    # clips without some view or their prompts: made with the views they have, left out, or failed
+    missing: Literal["run", "skip", "fail"] = "run"
     uids: tuple[str, ...] = ()  # only these clips
 
     def __post_init__(self):
         if not self.controls:
-            if self.prompts or self.inputs or self.params or self.uids:
+            if self.prompts or self.inputs or self.params or self.uids or self.views:
                 raise ValueError("multirun.controls is empty: give the folder of control videos")
             return
         for field in ("controls", "prompts", "inputs"):
@@ -46,6 +50,16 @@ class MultirunConfig:
             found = bool(path) and Path(path).expanduser().is_dir()
             if not found and (path or field == "prompts"):
                 raise ValueError(f"multirun.{field}={path!r} is not a folder")
+        if unknown := [view for view in self.views if view not in VIEWS]:
+            raise ValueError(f"multirun.views: {unknown[0]!r}{nearest(unknown[0], VIEWS)}")
+
+    @property
+    def cameras(self) -> dict[str, str]:
+        """Views to their cameras, in the order of ids."""
+        return {v: camera for v, camera in CAMERAS.items() if not self.views or v in self.views}
+
+    def folder(self, field: str) -> Path:
+        return Path(getattr(self, field)).expanduser().absolute()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,10 +68,15 @@ class Clip:
 
     uid: str
     controls: dict[str, Path]
+    missing: tuple[str, ...] = ()  # cameras without a video
 
-    @property
-    def missing(self) -> list[str]:
-        return [CAMERAS[view] for view in CAMERAS if view not in self.controls]
+
+class Prompt(NamedTuple):
+    """One entry of a prompt file, or why there is none; `variant` is None for a whole file."""
+
+    variant: str | None
+    text: str = ""
+    error: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,114 +95,126 @@ class Sample:
         return {output: f"{self.name}/{file}" for output, file in FILES.items()}
 
 
-def find_clips(controls: Path) -> list[Clip]:
+def find_clips(config: MultirunConfig) -> list[Clip]:
     """All UIDs of all camera folders, sorted.
 
     Raises:
       ValueError: there is no camera folder, or nothing in them.
     """
-    found, folders = {}, 0
-    for view, camera in CAMERAS.items():
+    found, folders, controls = {}, 0, config.folder("controls")
+    for view, camera in config.cameras.items():
         for folder in (controls / f"{PREFIX}{camera}", controls / camera):
             if not folder.is_dir():
                 continue
             folders += 1
-            for path in folder.iterdir():
-                if path.suffix == ".mp4" and not path.name.startswith("."):
+            for path in sorted(folder.iterdir()):
+                if path.suffix.lower() == ".mp4" and not path.name.startswith("."):
                     found.setdefault(path.stem, {}).setdefault(view, path)
     if not found:
         what = "no .mp4 in its camera folders" if folders else "no camera folder"
-        example = f"{PREFIX}{CAMERAS['front_wide']}/UID.mp4"
+        example = f"{PREFIX}{next(iter(config.cameras.values()))}/UID.mp4"
         raise ValueError(f"multirun.controls={controls} has {what}: put videos at {example}")
-    order = {view: number for number, view in enumerate(CAMERAS)}
-    return [
-        Clip(uid, dict(sorted(found[uid].items(), key=lambda item: order[item[0]])))
-        for uid in sorted(found)
-    ]
+    missing = lambda uid: tuple(c for v, c in config.cameras.items() if v not in found[uid])  # noqa: E731
+    return [Clip(uid, found[uid], missing(uid)) for uid in sorted(found)]
 
 
-def samples(config: MultirunConfig, overrides: Overrides) -> list[Sample]:
+def samples(config: MultirunConfig, overrides: Overrides) -> tuple[list[Sample], list[str]]:
     """One sample for each clip and prompt; what cannot be run carries the reason.
 
+    Returns:
+      samples, and a line about each clip that `missing` leaves out.
     Raises:
       ValueError: see find_clips and base_parameters.read_base; uids that are not there.
     """
     base, notes = read_base(config.params)
-    clips = find_clips(Path(config.controls).expanduser().absolute())
-    if unknown := [uid for uid in config.uids if uid not in {clip.uid for clip in clips}]:
+    clips = find_clips(config)
+    uids = {clip.uid for clip in clips}
+    if unknown := [uid for uid in config.uids if uid not in uids]:
         raise ValueError(f"multirun.uids: no camera folder has {unknown[0]}.mp4")
-    chosen = [clip for clip in clips if not config.uids or clip.uid in config.uids]
-    found = [(clip, *item) for clip in chosen for item in _prompts(config, clip)]
-    whole = [(clip.uid, variant) for clip, variant, _, _ in found if variant]
-    names, known = dict(zip(whole, pair_names(whole), strict=True)), {}
-    return [
-        _sample(
-            config, base, overrides, clip, variant, text, error, notes,
-            names.get((clip.uid, variant)) or component(clip.uid),
-            known,
-        )
-        for clip, variant, text, error in found
-    ]  # fmt: skip
-
-
-def _prompts(config: MultirunConfig, clip: Clip) -> Iterator[tuple[str, str, str]]:
-    """(variant, text, error) of each prompt of a clip."""
-    path = Path(config.prompts).expanduser().absolute() / f"{clip.uid}.json"
-    if config.missing == "skip" and clip.missing:
-        yield "", "", f"skipped, {clip.uid}.mp4 is missing of {', '.join(clip.missing)}"
-        return
-    try:
-        pairs = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=list)
-    except FileNotFoundError:
-        yield "", "", f"there is no prompt file {path}"
-        return
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or f"no JSON: {error}"
-        yield "", "", f"prompt file {path}: {reason}"
-        return
-    if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
-        yield "", "", f'prompt file {path}: it has to be an object, {{"variant": "prompt", ...}}'
-        return
-    yield from _checked(path, pairs)
-
-
-def _checked(path: Path, pairs: list[tuple]) -> Iterator[tuple[str, str, str]]:
-    if not pairs:
-        yield "", "", f"prompt file {path} has no prompts"
-    seen = set()
-    for key, text in pairs:
-        if key in seen:
+    found, left_out = [], []
+    for clip in clips:
+        if config.uids and clip.uid not in config.uids:
             continue
-        seen.add(key)
-        where = f"prompt file {path}, {key[:60]!r}"
-        if sum(key == other for other, _ in pairs) > 1:
-            yield key, "", f"{where} occurs twice: keep one"
-        elif not isinstance(text, str):
-            yield key, "", f"{where} is {type(text).__name__}, not a text"
-        elif not key:
-            yield " ", "", f"{where}: a variant needs a name"
+        lack = lacking(config, clip)
+        if lack and config.missing == "skip":
+            left_out.append(f"{clip.uid} is left out (multirun.missing=skip): {lack}")
+            continue
+        template = _template(config, base, overrides, clip, notes)
+        if lack and config.missing == "fail":
+            prompts = [Prompt(None, error=lack)]
         else:
-            yield key, text, "" if text.strip() else f"{where}: the prompt is empty"
+            prompts = read_prompts(config.folder("prompts") / f"{clip.uid}.json")
+        for prompt in prompts:
+            name = pair_name(clip.uid, prompt.variant, uids)
+            found.append(_sample(template, name, prompt, overrides))
+    return found, left_out
 
 
-def _sample(
-    config, base, overrides, clip: Clip, variant, text, error, notes, name, known
+def lacking(config: MultirunConfig, clip: Clip) -> str:
+    """What a clip does not have; "" if it has everything."""
+    if clip.missing:
+        return f"{clip.uid}.mp4 is missing of {', '.join(clip.missing)}"
+    path = config.folder("prompts") / f"{clip.uid}.json"
+    return "" if path.exists() else f"there is no prompt file {path}"
+
+
+def read_prompts(path: Path) -> list[Prompt]:
+    """All prompts of a file; what is wrong with one, or with all, is said in its place."""
+    try:
+        pairs = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=tuple)
+    except FileNotFoundError:
+        return [Prompt(None, error=f"there is no prompt file {path}")]
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or f"no JSON: {error}"
+        return [Prompt(None, error=f"prompt file {path}: {reason}")]
+    if not isinstance(pairs, tuple):
+        what = 'it has to be an object, {"variant": "prompt", ...}'
+        return [Prompt(None, error=f"prompt file {path}: {what}")]
+    if not pairs:
+        return [Prompt(None, error=f"prompt file {path} has no prompts")]
+    counts = Counter(key for key, _ in pairs)
+    return [
+        Prompt(key, text, _wrong(f"prompt file {path}, {key[:60]!r}", key, text, counts[key]))
+        for key, text in dict(pairs).items()
+    ]
+
+
+def _wrong(where: str, key: str, text, count: int) -> str:
+    """What is wrong with an entry of a prompt file; "" for nothing."""
+    if count > 1:
+        return f"{where} occurs twice: keep one"
+    if not isinstance(text, str):
+        return f"{where} is not a text"
+    if not key:
+        return f"{where}: a variant needs a name"
+    return "" if text.strip() else f"{where}: the prompt is empty"
+
+
+def _template(
+    config: MultirunConfig, base: dict, overrides: Overrides, clip: Clip, notes: Sequence[str]
 ) -> Sample:
-    """known: of each clip, the spec of its first prompt, and what was to be said about it."""
-    spec, told = None, ()
+    """What all samples of a clip share: the spec with a prompt in place of theirs."""
+    views, told = _views(config, base, clip)
+    value = {key: v for key, v in base.items() if key not in CAMERAS} | views
+    sample = Sample("", clip.uid, "", notes=(*notes, *told))
+    try:
+        spec = parse(value | {"name": "clip", "prompt": "a prompt"}, Path(), overrides)
+    except ValueError as error:
+        return dataclasses.replace(sample, error=str(error))
+    return dataclasses.replace(sample, spec=spec)
+
+
+def _sample(template: Sample, name: str, prompt: Prompt, overrides: Overrides) -> Sample:
+    """The sample of one prompt."""
+    made = dataclasses.replace(template, name=name, variant=prompt.variant or "")
+    error, spec = prompt.error or (template.error and f"{name}: {template.error}"), None
     if not error:
         try:
-            if clip.uid not in known:
-                views, more = _views(config, base, clip)
-                value = {n: v for n, v in base.items() if n not in CAMERAS} | views
-                spec = parse(value | {"name": name, "prompt": text}, Path(), overrides)
-                known[clip.uid] = spec, (*notes, *more)
-            spec, told = known[clip.uid]
-            prompt = text if overrides.prompt is None else spec.prompt
-            spec = dataclasses.replace(spec, name=name, prompt=prompt)
+            text = read_prompt(prompt.text if overrides.prompt is None else overrides.prompt)
+            spec = dataclasses.replace(template.spec, name=name, prompt=text)
         except ValueError as problem:
-            spec, error = None, f"{name}: {problem}"
-    return Sample(name, clip.uid, variant, spec, error, tuple(told))
+            error = f"{name}: {problem}"
+    return dataclasses.replace(made, spec=spec, error=error)
 
 
 def _views(config: MultirunConfig, base: dict, clip: Clip) -> tuple[dict, list[str]]:
@@ -192,7 +223,7 @@ def _views(config: MultirunConfig, base: dict, clip: Clip) -> tuple[dict, list[s
     if clip.missing:
         told.append(f"without {', '.join(clip.missing)}, of which there is no control video")
     for view, control in clip.controls.items():
-        video = _input(Path(config.inputs), view, clip.uid) if config.inputs else control
+        video = _input(config, view, clip.uid) if config.inputs else control
         if video is None:
             told.append(f"no input video of {CAMERAS[view]}: its control serves")
         paths = {"control_path": str(control), "input_path": str(video or control)}
@@ -200,8 +231,8 @@ def _views(config: MultirunConfig, base: dict, clip: Clip) -> tuple[dict, list[s
     return views, told
 
 
-def _input(folder: Path, view: str, uid: str) -> Path | None:
+def _input(config: MultirunConfig, view: str, uid: str) -> Path | None:
     """The input video of a view, if it is there."""
-    camera = CAMERAS[view]
-    paths = [folder.expanduser().absolute() / f"{p}{camera}" / f"{uid}.mp4" for p in (PREFIX, "")]
+    folders = [config.folder("inputs") / f"{prefix}{CAMERAS[view]}" for prefix in (PREFIX, "")]
+    paths = [folder / f"{uid}{suffix}" for folder in folders for suffix in (".mp4", ".MP4")]
     return next((path for path in paths if path.is_file()), None)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from jaxvid.core.config import PREFIX, nearest
+from jaxvid.cosmos.flags import FLAGS, check_experiment
 
 CONFIG = "configs/cosmos_multiview.py:multirun"
 FIELDS = {
@@ -15,7 +16,7 @@ FIELDS = {
 }
 NOTES = {
     "num_gpus": "all devices are used",
-    "experiment": "the file tells the network's shape; else models.settings does",
+    "experiment": FLAGS["experiment"].note,
 }
 
 
@@ -25,7 +26,7 @@ def multirun_overrides(argv: Sequence[str]) -> list[str]:
     `--params_file` makes it one; names take `-` or `_`. `--config.field=value` wins.
 
     Raises:
-      ValueError: an unknown flag, or one without its value.
+      ValueError: an unknown flag or experiment, or a flag without its value.
     """
     if not any(_name(word) == "params_file" for word in argv):
         return list(argv)
@@ -47,6 +48,8 @@ def multirun_overrides(argv: Sequence[str]) -> list[str]:
             if not words:
                 raise ValueError(f"--{name} has no value")
             value = words.pop(0)
+        if name == "experiment":
+            check_experiment(value)
         if name in NOTES:
             print(f"--{name}: {NOTES[name]}", flush=True)
         else:

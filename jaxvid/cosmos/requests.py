@@ -10,7 +10,7 @@ from jaxvid.cosmos.multirun import Sample, samples
 from jaxvid.cosmos.prompts import cut_notes
 from jaxvid.cosmos.sample_config import Settings
 from jaxvid.cosmos.spec import FIELDS, Entry, Spec, entries
-from jaxvid.runs.names import component
+from jaxvid.runs.names import apart, component
 from jaxvid.runs.requests import Request
 
 
@@ -21,9 +21,15 @@ def requests(settings: Settings) -> list[Request]:
       ValueError: see spec.entries and multirun.samples; a sample of spec files that is the only one
         and cannot be made.
     """
+    return apart(_all(settings), "give it another name")
+
+
+def _all(settings: Settings) -> list[Request]:
     sampling, looked_at = settings.sampling, Probes(settings.sampling.probes)
     if settings.multirun.controls:
-        found = samples(settings.multirun, settings.overrides)[: sampling.limit or None]
+        found, left_out = samples(settings.multirun, settings.overrides)
+        print(*left_out, sep="\n", end="\n" * bool(left_out), flush=True)
+        found = found[: sampling.limit or None]
         looked_at.look(_files(found))
         return [_of_multirun(settings, sample, looked_at) for sample in found]
     found = entries(sampling.specs, settings.overrides)[: sampling.limit or None]
@@ -43,9 +49,7 @@ def _files(found: Sequence[Entry | Sample]) -> list[str]:
 def _request(settings: Settings, entry: Entry, looked_at) -> Request:
     spec, (options, error) = entry.spec, _tried(settings, entry, looked_at)
     if error or spec is None:
-        name = component(entry.name)
-        told = {"safety": settings.safety.state()}
-        return Request(name, 0, outputs={"arguments": f"{name}.json"}, options=told, error=error)
+        return _failed(component(entry.name), {"safety": settings.safety.state()}, error)
     files = settings.sampling.files
     files = files or (("combined",) if spec.save_combined_views else ("views", "grid"))
     flat = settings.sampling.layout == "flat"
@@ -57,6 +61,10 @@ def _request(settings: Settings, entry: Entry, looked_at) -> Request:
         outputs=outputs.file_names(stem, list(spec.views), files),
         options=options,
     )
+
+
+def _failed(name: str, options: dict, error: str) -> Request:
+    return Request(name, 0, outputs={"arguments": f"{name}.json"}, options=options, error=error)
 
 
 def _tried(settings: Settings, entry: Entry | Sample, looked_at) -> tuple[dict, str]:
@@ -74,8 +82,7 @@ def _of_multirun(settings: Settings, sample: Sample, looked_at) -> Request:
     told = {"uid": sample.uid, "variant": sample.variant, "safety": settings.safety.state()}
     options = {**options, "notes": [*sample.notes, *options.get("notes", [])]}
     if error or spec is None:
-        outputs_ = {"arguments": sample.outputs["arguments"]}
-        return Request(sample.name, 0, outputs=outputs_, options=told, error=error)
+        return _failed(sample.name, told, error)
     return Request(
         id=sample.name,
         seed=spec.seed,

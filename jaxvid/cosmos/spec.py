@@ -139,16 +139,18 @@ def entries(files: Sequence[str], overrides: Overrides = Overrides()) -> list[En
     """The samples of all files, in order; each is checked on its own.
 
     Raises:
-      ValueError: a file that cannot be read or is no JSON, or a name that occurs twice.
+      ValueError: a file that cannot be read or is no JSON.
     """
-    found = []
+    found, places = [], {}
     for file in files:
         path = Path(file).expanduser().absolute()
         for where, value in _contents(path):
-            found.append(_entry(where, len(found), value, path.parent, overrides))
-    names = [entry.name for entry in found]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"name={twice[0]!r} occurs twice in the spec files: give another to one")
+            entry = _entry(where, len(found), value, path.parent, overrides)
+            if entry.name in places:
+                other = f"name={entry.name!r} occurs twice, first in {places[entry.name]}"
+                entry = Entry(entry.name, error=f"{where}: {other}: give this one another")
+            places.setdefault(entry.name, where)
+            found.append(entry)
     return found
 
 
@@ -160,7 +162,7 @@ def _contents(path: Path) -> list[tuple]:
     if path.suffix not in (".json", ".jsonl"):
         raise ValueError(f"spec file {path} has to end in .json or .jsonl")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise ValueError(f"spec file {path} cannot be read: {reason}") from error
@@ -208,11 +210,11 @@ def parse(value, folder: Path, overrides: Overrides = Overrides()) -> Spec:
     given = {n: v for n, v in dataclasses.asdict(overrides).items() if v is not None}
     if "prompt" not in given and value.get("prompt"):
         given.pop("prompt_path", None)
-    spec = build(Spec, {n: _integral(n, v) for n, v in (value | given).items()}, "spec")
+    spec = build(Spec, {n: as_field(n, v) for n, v in (value | given).items()}, "spec")
     changes = {}
     if spec.prompt_path is not None:
         changes["prompt_path"] = _file("prompt_path", spec.prompt_path, folder)
-    changes["prompt"] = _prompt(spec.prompt, changes.get("prompt_path"))
+    changes["prompt"] = read_prompt(spec.prompt, changes.get("prompt_path"))
     for name in VIEWS:
         changes[name] = _located(name, getattr(spec, name), folder)
     spec = dataclasses.replace(spec, **changes)
@@ -220,8 +222,11 @@ def parse(value, folder: Path, overrides: Overrides = Overrides()) -> Spec:
     return spec
 
 
-def _integral(name: str, value):
-    """Whole numbers written as 3.0, which upstream takes too; views have to be objects."""
+def as_field(name: str, value):
+    """A value of the file as one of Spec; ValueError for a view that is no object.
+
+    Whole numbers written as 3.0 are taken, as upstream does.
+    """
     if name in VIEWS and not isinstance(value, dict):
         raise ValueError(f"{name} has to be an object with input_path and control_path")
     if FIELDS.get(name) is int and isinstance(value, float) and value.is_integer():
@@ -246,7 +251,8 @@ def _file(key: str, path: str, folder: Path) -> str:
     return str(found)
 
 
-def _prompt(text: str | None, path: str | None) -> str:
+def read_prompt(text: str | None, path: str | None = None) -> str:
+    """The text, or that of the file; ValueError for one that says nothing or is none."""
     if not text and path is not None:
         try:
             text = Path(path).read_text(encoding="utf-8-sig").strip()

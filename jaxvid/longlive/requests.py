@@ -7,7 +7,7 @@ from jaxvid.core.video import VideoInfo
 from jaxvid.longlive import models
 from jaxvid.longlive.sample_config import LONGEST, Settings
 from jaxvid.longlive.sources import Item, items
-from jaxvid.runs.names import component
+from jaxvid.runs.names import apart, component
 from jaxvid.runs.requests import LONGEST_NAME, Request
 from jaxvid.wan.tokenizer import Tokenizer
 
@@ -21,6 +21,10 @@ def requests(settings: Settings) -> list[Request]:
     Raises:
       ValueError: see sources.items, and a single video of the config that cannot be made.
     """
+    return apart(_all(settings), "give it another id or prompt, or set sampling.names=index")
+
+
+def _all(settings: Settings) -> list[Request]:
     tokens = models.tokenizer(settings)
     found, listed = [], items(settings.sampling)
     looked_at = Probes(settings.sampling.probes)

@@ -6,7 +6,7 @@
 | {"video_path": "...", "prompt1": "...", "prompt2": "..."} | the video, continued under prompt2 |
 
 A row of the first kind may have its own "switch_frame_indices". Rows of both kinds may have a
-"seed", "frames" (of the whole video, 4n + 1) and an "id", by which its video is named.
+"seed", "frames" (of the whole video, 4n + 1) and an "id", by which `names="ids"` names its video.
 """
 
 import dataclasses
@@ -51,18 +51,24 @@ def items(sampling: SampleConfig) -> list[Item]:
     return [item]
 
 
-def read_lines(path: Path, field: str) -> list[str]:
-    """The lines of a list, a .txt or .jsonl file that `field` names; ValueError if it is none."""
+def read_lines(path: Path, field: str) -> list[tuple[int, str]]:
+    """The numbered lines of a list, a .txt or .jsonl file that `field` names, ValueError if none.
+
+    Blank lines of a .jsonl file say nothing; those of a .txt file are prompts, and empty.
+    """
     if path.suffix not in (".txt", ".jsonl"):
         raise ValueError(f"{field}={path} has to be a .txt or .jsonl file")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise ValueError(f"{field}={path} cannot be read: {reason}") from error
-    if not text:
+    lines = list(enumerate(text.removesuffix("\n").split("\n"), 1)) if text else []
+    if path.suffix == ".jsonl":
+        lines = [(number, line) for number, line in lines if line.strip()]
+    if not lines:
         raise ValueError(f"{field}={path} is empty: give at least one line")
-    return text.removesuffix("\n").split("\n")
+    return lines
 
 
 def _of_file(path: Path, switch_frames: Sequence[int]) -> list[Item]:
@@ -72,19 +78,14 @@ def _of_file(path: Path, switch_frames: Sequence[int]) -> list[Item]:
             f"sampling.switch_frames={tuple(switch_frames)}: the lines of {path} have one prompt "
             "each; list several in a .jsonl file, or leave switch_frames empty"
         )
-    found = [_line(path, number, line, switch_frames) for number, line in enumerate(lines, 1)]
-    return _distinct(path, found)
-
-
-def _distinct(path: Path, found: Sequence[Item]) -> list[Item]:
-    """The items of all lines; one whose id an earlier line has says so instead."""
-    first, items = {}, []
-    for number, item in enumerate(found, 1):
-        if item.id and (line := first.setdefault(item.id, number)) != number:
-            error = f"{path} line {number}: id {item.id!r} is that of line {line}, too: change one"
-            item = dataclasses.replace(item, id="", error=item.error or error)
-        items.append(item)
-    return items
+    first, found = {}, []
+    for number, line in lines:
+        item = _line(path, number, line, switch_frames)
+        if item.id and (other := first.setdefault(item.id, number)) != number:
+            error = f"{path} line {number}: id {item.id!r} is that of line {other}, too: change one"
+            item = dataclasses.replace(item, error=item.error or error)
+        found.append(item)
+    return found
 
 
 def _line(path: Path, number: int, line: str, switch_frames: Sequence[int]) -> Item:

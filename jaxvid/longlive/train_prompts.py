@@ -45,7 +45,7 @@ def read_prompts(data: DataConfig, pairs: bool) -> list[Prompts]:
 
 def _rows(path: Path, field: str) -> list[Prompts]:
     lines = read_lines(path, field)
-    return [_row(path, number, line) for number, line in enumerate(lines, 1)]
+    return [_row(path, number, line) for number, line in lines]
 
 
 def _row(path: Path, number: int, line: str) -> Prompts:

@@ -65,7 +65,7 @@ def _of_list(path: Path) -> list[tuple[Path, str]]:
     if path.suffix != ".jsonl":
         raise ValueError(f"data.videos={path} has to be a folder or a .jsonl file")
     found = []
-    for number, line in enumerate(read_lines(path, "data.videos"), 1):
+    for number, line in read_lines(path, "data.videos"):
         row = read_row(path, number, line)
         if not all(isinstance(row.get(name), str) and row[name] for name in ("video", "caption")):
             raise ValueError(f'{path} line {number} has to be {{"video": path, "caption": text}}')

@@ -6,11 +6,15 @@ LONGEST bytes is cut and ends in `%~` and a hash, so that it meets no other; wha
 the options of the request, and so in the manifest.
 """
 
+import dataclasses
 import hashlib
 import json
 import re
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from jaxvid.runs.requests import Request
 
 LONGEST = 200  # bytes; file systems take 255, and outputs add to a name
 DIGITS = 24  # of the hash
@@ -38,19 +42,40 @@ def original(name: str) -> str:
     return text
 
 
-def pair_names(pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """`first_second` for each pair; where two would be equal, `_` in the second becomes %5F."""
-    plain = [_escape(JOINT.join(pair)) for pair in pairs]
-    owners = {}
-    for name, pair in zip(plain, pairs, strict=True):
-        owners.setdefault(name, set()).add(pair)
-    names = []
-    for name, (first, second) in zip(plain, pairs, strict=True):
-        if len(owners[name]) > 1:
-            kept, parts = first.count(JOINT) + 1, name.split(JOINT)
-            name = JOINT.join([*parts[:kept], _hex(JOINT).join(parts[kept:])])
-        names.append(_fit(name, json.dumps([first, second])))
-    return names
+def pair_name(first: str, second: str | None, firsts: Collection[str]) -> str:
+    """`first_second`, or `first` where there is no second; no two of them are alike.
+
+    firsts: all that there are. Where another one goes on into the second (`a` with `b_c`, beside
+    `a_b`), `_` in the second becomes %5F; in `a_b` without a second, beside `a`, all do. So a name
+    changes with `firsts` alone, whatever seconds they have.
+    """
+    whole = first if second is None else JOINT.join((first, second))
+    kept = 0 if second is None else first.count(JOINT) + 1
+    name, words = _escape(whole), whole.split(JOINT)
+    if any(JOINT.join(words[:n]) in firsts for n in range(kept + 1, len(words))):
+        parts = name.split(JOINT)
+        name = JOINT.join([*parts[:kept], _hex(JOINT).join(parts[kept:])])
+    return _fit(name, json.dumps([first, second]))
+
+
+def apart(requests: Iterable[Request], way_out: str) -> list[Request]:
+    """The requests; one whose id or files are those of an earlier one fails alone instead.
+
+    way_out: the end of its message. It gets names with `/`, which `component` never gives.
+    """
+    owners, found = {}, []
+    for number, request in enumerate(requests):
+        names = [("id", request.id), *(("file", file) for file in request.outputs.values())]
+        if twin := next((name for name in names if name in owners), None):
+            error = f"its {twin[0]} {twin[1]!r} is that of {owners[twin]!r}, too: {way_out}"
+            id, files = f"twice/{number}", request.outputs.items()
+            outputs = {name: f"{id}/{name}{Path(file).suffix}" for name, file in files}
+            error = request.error or error
+            request = dataclasses.replace(request, id=id, outputs=outputs, error=error)
+        else:
+            owners |= dict.fromkeys(names, request.id)
+        found.append(request)
+    return found
 
 
 def _escape(text: str) -> str:
