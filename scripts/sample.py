@@ -53,7 +53,8 @@ def sample(argv: list[str]) -> int:
         return 0
     if "--serve" in rest:  # asked by run_parallel: one video after another, on this process's GPU
         distributed.keep_compilations()
-        return serve(Clips(mode_class(config), config, make))
+        clips = Clips(mode_class(config), config, make)
+        return serve(clips, clips.describe)
     distributed.start(together(config))  # before anything touches a device, as reading a .pt does
     distributed.keep_compilations()
     return work(open_mode(config), config, only_plan="--plan" in rest)

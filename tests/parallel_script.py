@@ -1,7 +1,7 @@
 """A script that takes a video: python parallel_script.py --video_path V --output_dir O
 
-The text in the "video" says what to do: sleep SECONDS, crash, crash once, fail, exit2, hang, child.
-With --serve it takes many.
+The text in the "video" says what to do: sleep SECONDS, crash, crash once, fail, memory, hang, deaf
+(to SIGTERM), child. With --serve it takes many, with --model=FILE the file's text is part of it. It prints what could be taken for an answer, were that looked for there.
 """
 
 import json
@@ -21,7 +21,9 @@ def work(video: str, output: str) -> None:
     if word == "child":
         child = subprocess.Popen(["sleep", "600"])
         Path(output, "child").write_text(str(child.pid))
-    if word in ("hang", "child"):
+    if word == "deaf":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if word in ("hang", "deaf", "child"):
         Path(output, "pid").write_text(str(os.getpid()))
         time.sleep(600)
     once = Path(output, "crashed")
@@ -40,11 +42,13 @@ def work(video: str, output: str) -> None:
 
 
 if __name__ == "__main__":
+    print('{"code": 0}', [1], "a notice at the start", sep="\n", flush=True)
     if "--refuse" in sys.argv:
         sys.exit("parallel_script.py: refused" if "--serve" not in sys.argv else 2)
     if "--serve" in sys.argv:
         from jaxvid.runs.serve import serve
 
-        sys.exit(serve(work))
+        models = [word.removeprefix("--model=") for word in sys.argv if "--model=" in word]
+        sys.exit(serve(work, lambda videos: "".join(Path(m).read_text() for m in models)))
     arguments = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
     work(arguments["--video_path"], arguments["--output_dir"])

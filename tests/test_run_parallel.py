@@ -1,8 +1,12 @@
 """A folder of videos over worker processes: shares, crashes, timeouts, signals, resuming."""
 
 import contextlib
+import functools
+import importlib
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,8 +17,10 @@ import pytest
 from fake_mode import FakeConfig, FakeGenerator, fake_plan, fake_requests
 from ml_collections import ConfigDict
 
+from jaxvid.core import distributed
+from jaxvid.core.files import InputError
 from jaxvid.cosmos.mode import CosmosMode
-from jaxvid.runs import parallel
+from jaxvid.runs import parallel, parallel_page, parallel_table
 from jaxvid.runs.causes import INPUT, KILLED, MEMORY, TIMEOUT
 from jaxvid.runs.clips import Clips
 from jaxvid.runs.config import RunConfig
@@ -54,20 +60,35 @@ def marker(path) -> dict:
     return json.loads((Path(path) / parallel.MARKER).read_text())
 
 
-def test_videos_are_found_but_not_results(folder):
-    root = folder(b="1", a="1", sub__c="1", same="1", holds="1", holds__inner="1", empty="")
+def locked(path, lock, scandir=os.scandir):
+    if Path(path) == lock:
+        raise PermissionError(13, "Permission denied", str(path))
+    return scandir(path)
+
+
+def test_videos_are_found_but_not_results(folder, monkeypatch):
+    root = folder(b="1", a="1", sub__c="1", same="1", holds="1", holds__by__others="1", empty="")
     (root / "same.MKV").write_text("1")
     (root / "notes.txt").write_text("1")
     (root / "a").mkdir()
     (root / "a" / "result.mp4").write_text("1")
     (root / "a" / parallel.MARKER).write_text("{}")
-    videos = find_videos(root)
+    (root / "old").mkdir()  # of a video that is gone
+    (root / "old" / "result.mp4").write_text("1")
+    (root / "old" / parallel.MARKER).write_text("{}")
+    (root / "linked").symlink_to(root / "sub")
+    (root / ".unfinished-1.mp4").write_text("1")
+    videos, left_out = find_videos(root)
+    assert left_out == [f"left out: {root}/linked: {parallel.LINKED}"]
     names = [str(video.path.relative_to(root)) for video in videos]
-    wanted = "a.mp4 b.mp4 empty.mp4 holds/inner.mp4 holds.mp4 same.MKV same.mp4 sub/c.mp4"
+    wanted = "a.mp4 b.mp4 empty.mp4 holds.mp4 same.MKV same.mp4 sub/c.mp4"
     assert names == wanted.split()
     errors = {v.path.name: v.error for v in videos if v.error}
     assert errors.keys() == {"same.mp4", "same.MKV", "holds.mp4", "empty.mp4"}
     assert "same.MKV and same.mp4" in errors["same.mp4"] and "0 bytes" in errors["empty.mp4"]
+    monkeypatch.setattr(os, "scandir", lambda path: locked(path, root / "sub"))
+    assert f"left out: {root}/sub: {parallel.UNREADABLE}" in find_videos(root)[1]
+    monkeypatch.undo()
     (root / "none").mkdir()
     with pytest.raises(ValueError, match="holds no"):
         find_videos(root / "none")
@@ -122,6 +143,72 @@ def test_processes_that_fail_or_hang(folder, capsys):
     assert "0 done, 2 skipped, 0 failed, 2 failed before" in capsys.readouterr().out
 
 
+def test_a_script_that_is_kept_makes_what_is_missing_or_changed(folder, capsys):
+    root = folder(a="go", b="go", c="fail")
+    model = root / "model"
+    model.write_text("first")
+    again = functools.partial(go, root, gpus=1, keep=True, arguments=(f"--model={model}",))
+    assert again() == 3 and "2 done, 0 skipped, 1 failed" in capsys.readouterr().out
+    assert again(retry_failed=False) == 3
+    assert "0 done, 2 skipped, 0 failed, 1 failed before" in capsys.readouterr().out
+    model.write_text("second")
+    assert (
+        again(retry_failed=False) == 3 and "2 done, 0 skipped, 1 failed" in capsys.readouterr().out
+    )
+
+
+def test_a_video_that_hangs_holds_up_no_other_worker(folder, capsys):
+    root = folder(a="deaf", **{name: "0.2" for name in "bcdefgh"})
+    assert go(root, timeout=1, retries=0, grace=2, schedule="dynamic") == 3
+    ends = [line for line in capsys.readouterr().out.splitlines() if ": GPU " in line]
+    assert "a.mp4: failed, 0:03: timed out" in ends[-1] and len(ends) == 8
+
+
+def test_one_page_shows_all_videos(folder):
+    root = folder(a="go", sub__b="fail", empty="")
+    (root / "a").mkdir()
+    (root / "a" / parallel.MARKER).write_text("{}")
+    (root / "a" / "x.mp4").write_text("1")
+    assert go(root) == 3
+    text = (root / parallel_page.NAME).read_text()
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text)[1])
+    assert [(row["id"], row["status"]) for row in data] == [
+        ("a.mp4", "done"), ("empty.mp4", "failed"), ("sub/b.mp4", "failed")
+    ]  # fmt: skip
+    media = [[item["src"] for item in row["media"]] for row in data]
+    assert media[0] == ["./a.mp4", "./a/x.mp4", f"./a/{parallel.LOG}"]
+    assert media[2] == ["./sub/b.mp4", f"./sub/b/{parallel.LOG}"]
+    assert "0 bytes" in data[1]["error"] and "no such luck" in data[2]["error"]
+
+
+def test_a_terminal_shows_the_workers(folder, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setattr(parallel_table, "EVERY", 0.1)
+    assert go(folder(a="0.8", b="go")) == 0
+    pictures = re.sub(r"\x1b\[[^a-zA-Z]*[a-zA-Z]", "", sys.stdout.getvalue()).splitlines()
+    assert any(re.match("GPU +video +time +at +done +failed", line) for line in pictures)
+    assert any(re.match(r"0 +a.mp4 +0:0\d +working on .* 0 +0", line) for line in pictures)
+    assert any(re.match("1 +- +1 +0", line) for line in pictures)
+
+
+def test_flags_have_two_spellings(folder, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    parse = importlib.import_module("run_parallel").parse
+    usual = [f"--video_root={folder()}", "--num-gpus", "2", f"--script={SCRIPT}"]
+    for words in (["--fail-fast", "--no-resume"], ["--fail_fast", "--no_resume"]):
+        config = parse([*usual, *words, "--", "--my-flag"])
+        assert config.fail_fast and not config.resume and config.arguments == ("--my-flag",)
+    assert not parse([*usual, "--no-retry-failed"]).retry_failed
+    assert parse([*usual, "--no-retry-failed", "--retry-failed"]).retry_failed
+    with pytest.raises(ValueError, match="--help lists"):
+        parse([*usual, "--num"])
+
+
 def test_limits_of_failures(folder):
     root = folder(a="fail", b="fail", c="fail", d="go")
     assert go(root, gpus=1, retries=0, fail_fast=True) == 4
@@ -163,8 +250,12 @@ def test_gpus_of_workers():
     for environ, devices in (({"CUDA_VISIBLE_DEVICES": "4"}, []), ({}, ["nvidia0"])):
         with pytest.raises(ValueError, match="use at most 1"):
             gpu_names(2, environ, devices)
-    found = environment("3", {"SLURM_ARRAY_TASK_ID": "1", "PATH": "x"})
-    assert found["CUDA_VISIBLE_DEVICES"] == "3" and "SLURM_ARRAY_TASK_ID" not in found
+    names = ["SLURM_ARRAY_TASK_ID", "JAXVID_PROCESSES", "JAXVID_PROCESS_INDEX"]
+    names += [name for launcher in distributed.LAUNCHERS for name in launcher if name]
+    kept = {"PATH": "x", "SLURM_JOB_ID": "5", "SLURM_CPUS_PER_TASK": "4"}
+    found = environment("3", dict.fromkeys(names, "2") | kept)
+    assert {name: found[name] for name in kept} == kept and not set(names) & found.keys()
+    assert found["CUDA_VISIBLE_DEVICES"] == "3"
 
 
 def gone(pid: int) -> bool:
@@ -189,6 +280,7 @@ def test_no_process_outlives_an_interrupted_run(folder, keep, number, code):
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     files = [root / "a" / "pid", root / "b" / "pid"]
     wait_until(lambda: all(f.exists() and f.read_text() for f in files))
+    assert marker(root / "a")["status"] == "running"  # before there is any output
     process.send_signal(number)
     text, _ = process.communicate(timeout=30)
     assert process.returncode == code, text
@@ -217,7 +309,10 @@ class FakeMode:
 
     def __init__(self, config):
         self.output, self.clip = config.run.output, config.clip
-        self.frames = 4 if "long" in Path(self.clip).read_text() else 2
+        try:
+            self.frames = 4 if "long" in Path(self.clip).read_text() else 2
+        except OSError as error:
+            raise InputError("no such clip") from error
 
     def requests(self):
         fake = FakeConfig(requests=1, frames=self.frames, size=16)
@@ -226,6 +321,9 @@ class FakeMode:
     def load(self, requests):
         FakeMode.loads += 1
         return FakeGenerator(FakeConfig(frames=self.frames, size=16, seconds=0))
+
+    def provenance(self):
+        return Provenance()
 
     @staticmethod
     def take_clip(config, path):
@@ -254,6 +352,27 @@ def test_clips_share_one_generator(folder, tmp_path):
         Clips(object, config, make)
     with pytest.raises(ValueError, match=r"control videos .*, which a clip is not .*:multirun"):
         Clips(CosmosMode, config, make)
+
+
+def test_a_mistake_in_the_settings_is_told_from_a_bad_clip(folder):
+    root = folder(a="short", b="short", c="long")
+    config = ConfigDict({"mode": "fake", "clip": "", "run": {"output": "", "shard": ""}})
+    clips = Clips(FakeMode, config, make)
+    videos = [str(root / f"{name}.mp4") for name in ("gone", "a", "b", "c")]
+    found = clips.describe(videos)
+    assert found == clips.describe(videos[1:]) != clips.describe(videos[:1])
+    changed = lambda **fields: Clips(FakeMode, ConfigDict(config.to_dict() | fields), make)  # noqa: E731
+    assert found != changed(dark=1).describe(videos)
+    for section in ({"max_failures": -1}, {"shards": ""}):
+        with pytest.raises(ValueError, match=r"max_failures=-1|shards is not a field"):
+            changed(run=section).describe(videos)
+
+    class Wrong(FakeMode):
+        def requests(self):
+            raise ValueError("no checkpoint")
+
+    with pytest.raises(ValueError, match="no checkpoint"):
+        Clips(Wrong, config, make).describe(videos[1:])
 
 
 @pytest.mark.slow

@@ -1,10 +1,17 @@
 """What a mode makes of one video after another, with the networks loaded once."""
 
 import copy
-from collections.abc import Callable
+import dataclasses
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from jaxvid.core.config import build
+from jaxvid.core.files import InputError
+from jaxvid.runs.config import RunConfig
+from jaxvid.runs.fingerprint import hash_json
 from jaxvid.runs.mode import Mode
 from jaxvid.runs.requests import Generator
 from jaxvid.runs.runner import Summary
@@ -31,16 +38,47 @@ class Clips:
         self._mode, self._config, self._work = mode, config, work
         self._generator = None
 
+    def describe(self, videos: Sequence[str]) -> str:
+        """Hash of the settings and checkpoints that decide what becomes of a video.
+
+        videos: some of those to come; one that cannot be used says nothing about the others.
+        Raises:
+          ValueError: a setting of the run; or all videos are refused for one and the same reason
+            that is not in their files.
+        """
+        build(RunConfig, dict(self._config.run) | {"output": "any"}, "config.run")
+        reasons = set()
+        for video in videos:
+            try:
+                return self._describe(video)
+            except ValueError as error:
+                reasons.add("" if isinstance(error, InputError) else str(error))
+        if len(reasons) == 1 and "" not in reasons:
+            raise ValueError(*reasons)
+        return secrets.token_hex()  # equal to that of no other run: each video is looked at
+
+    def _describe(self, video: str) -> str:
+        mode = self._mode(self._config_of(video, str(Path(video).with_suffix(""))))
+        requests = mode.requests()
+        if any(request.error for request in requests):
+            raise InputError(video)
+        settings = [self._config.to_json_best_effort(), dataclasses.asdict(mode.provenance())]
+        return hash_json([*settings, *(request.options for request in requests)])
+
     def __call__(self, video: str, output: str) -> Answer:
-        config = copy.deepcopy(self._config)
-        self._mode.take_clip(config, video)
-        config.run.output, config.run.shard = output, WHOLE
+        config = self._config_of(video, output)
         mode = self._mode(config)
         summary = self._work(mode, config, lambda requests: self._load(mode, requests))
         skipped = not (summary.done or summary.failures or summary.exit_code)
         kind = next(iter(summary.kinds.values()), "")
         cause = "; ".join(f"{id}: {cause}" for id, cause in summary.failures)
         return Answer(summary.exit_code, kind, cause or summary.stopped, skipped)
+
+    def _config_of(self, video: str, output: str) -> ConfigDict:
+        config = copy.deepcopy(self._config)
+        self._mode.take_clip(config, video)
+        config.run.output, config.run.shard = output, WHOLE
+        return config
 
     def _load(self, mode: Mode, requests) -> Generator:
         """The generator of the video before, if it can go on with this one."""

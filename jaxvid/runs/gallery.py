@@ -29,13 +29,22 @@ def write(manifest: Manifest) -> Path:
       ValueError: the manifest or the file of metrics is damaged.
     """
     folder = manifest.path.parent
+    return write_page(folder / NAME, cards(manifest, folder))
+
+
+def cards(manifest: Manifest, base: Path) -> list[dict]:
+    """What the page in folder `base` shows of an output folder; raises as `write`."""
+    folder = manifest.path.parent
     path = folder / METRICS
     metrics = read_json(path) if path.exists() else {}
     rows = sorted(manifest.latest().values(), key=lambda row: row["id"])
-    data = [card(row, folder, metrics.get(row["id"], {})) for row in rows]
+    return [card(row, folder, base, metrics.get(row["id"], {})) for row in rows]
+
+
+def write_page(page: Path, data: list[dict]) -> Path:
+    """Writes the cards as a page."""
     parts = {"style": read("gallery.css"), "script": "".join(map(read, SCRIPTS))}
     text = fill(read("gallery.html"), parts | {"data": embed(data)})
-    page = folder / NAME
     with atomic_path(page) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return page
@@ -52,16 +61,16 @@ def fill(template: str, parts: dict[str, str]) -> str:
     return "".join(parts[piece] if n % 2 else piece for n, piece in enumerate(pieces))
 
 
-def card(row: dict, folder: Path, metrics: dict) -> dict:
-    """What the page shows of a manifest row."""
+def card(row: dict, folder: Path, base: Path, metrics: dict) -> dict:
+    """What the page in folder `base` shows of a row of the manifest in `folder`."""
     options = row.get("options", {})
     inputs = [(name, entry["path"], None) for name, entry in row.get("inputs", {}).items()]
     outputs = [
         (name, os.path.join(folder, entry["file"]), entry.get("frames"))
         for name, entry in row.get("outputs", {}).items()
     ]
-    media = [describe(kind_of_input(item[0]), *item, folder) for item in inputs]
-    media += [describe("output", *item, folder) for item in outputs]
+    media = [describe(kind_of_input(item[0]), *item, base) for item in inputs]
+    media += [describe("output", *item, base) for item in outputs]
     return {
         "id": row["id"],
         "clip": clip_of(row),

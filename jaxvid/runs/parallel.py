@@ -1,7 +1,7 @@
 """A folder of videos, each worked on by a process of its own GPU: which videos, and where to.
 
-Beside `clip.mp4` lies its output folder `clip/`. In it MARKER says what was done, and marks the
-folder as an output, so that videos in it are not taken for further inputs.
+Beside `clip.mp4` lies its output folder `clip/`, in which MARKER says what was done. No video in
+such a folder is taken for an input, whoever made it.
 """
 
 import dataclasses
@@ -18,6 +18,8 @@ from jaxvid.runs.fingerprint import hash_json
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv")
 MARKER, LOG = "run_parallel.json", "run_parallel.log"
 DONE, FAILED, RUNNING = "done", "failed", "running"
+UNREADABLE = "cannot be read"  # why a folder is left out
+LINKED = "a link; give the folder itself as --video_root"
 VIDEO, OUTPUT = "{video}", "{output}"  # in the arguments of a script
 USUAL_ARGUMENTS = ("--video_path", VIDEO, "--output_dir", OUTPUT)  # if they name no {video}
 
@@ -43,13 +45,17 @@ class ParallelConfig:
     def __post_init__(self):
         if not Path(self.video_root).expanduser().is_dir():
             raise ValueError(f"--video_root={self.video_root} is not a folder")
-        if not Path(self.script).expanduser().is_file():
+        if not os.path.isfile(self.program):
             raise ValueError(f"--script={self.script}: there is no such file")
         if self.num_gpus < 1:
             raise ValueError(f"--num_gpus={self.num_gpus} must be at least 1")
         for name in ("timeout", "retries", "grace", "max_failures"):
             if getattr(self, name) < 0:
                 raise ValueError(f"--{name}={getattr(self, name)} is negative")
+
+    @property
+    def program(self) -> str:
+        return os.path.expanduser(self.script)
 
     @property
     def failure_limit(self) -> float:
@@ -64,9 +70,9 @@ class ParallelConfig:
         pattern = "|".join(map(re.escape, places))
         return [re.sub(pattern, lambda found: places[found[0]], word) for word in words]
 
-    def identity(self) -> str:
-        """Hash of what is done to each video."""
-        return hash_json([sha256(Path(self.script).expanduser()), *self.arguments])
+    def identity(self, told: str = "") -> str:
+        """Hash of what is done to each video; told: by a script of itself, see serve.py."""
+        return hash_json([sha256(self.program), *self.arguments, told])
 
 
 @dataclasses.dataclass
@@ -87,45 +93,77 @@ class Video:
         return self.output / LOG
 
 
-def find_videos(root: str | os.PathLike) -> list[Video]:
-    """The videos under a folder, sorted by path; outputs of earlier runs are left out.
+def find_videos(root: str | os.PathLike) -> tuple[list[Video], list[str]]:
+    """The videos under a folder, sorted by path, and a line on each kind of folder left out.
 
-    Two videos that would share an output folder, or one whose output folder holds videos, carry
-    an error. Raises ValueError if there are none.
+    Two videos that would share an output folder, or one whose output folder holds videos from
+    elsewhere, carry an error. Raises ValueError if there are none.
     """
     root = Path(root).expanduser().absolute()
-    paths = sorted(_walk(root))
+    left_out = {UNREADABLE: [], LINKED: []}
+    paths = sorted(_walk(root, left_out))
+    notes = [
+        f"left out: {places[0]}" + f" and {len(places) - 1} more" * (len(places) > 1) + f": {why}"
+        for why, places in left_out.items()
+        if places
+    ]
     if not paths:
-        raise ValueError(f"--video_root={root} holds no {', '.join(SUFFIXES)} file")
+        none = f"--video_root={root} holds no {', '.join(SUFFIXES)} file"
+        raise ValueError("; ".join([none, *notes]))
     videos = [Video(path, path.stat().st_size) for path in paths]
-    folders = {parent for path in paths for parent in path.parents}
     by_output = {}
     for video in videos:
         by_output.setdefault(video.output, []).append(video.path.name)
     for video in videos:
         if len(names := by_output[video.output]) > 1:
             video.error = f"{' and '.join(names)} would share the folder {video.output}: rename one"
-        elif video.output in folders:
-            video.error = f"its output folder {video.output} holds videos to run: rename one"
+        elif _holds_others(video.output):
+            video.error = (
+                f"its output folder {video.output} holds videos from elsewhere, which are not "
+                "taken for inputs: rename one of the two"
+            )
         elif video.output.exists() and not video.output.is_dir():
             video.error = f"its output folder {video.output} is a file: move it"
+        elif not os.access(_nearest(video.output), os.W_OK | os.X_OK):
+            video.error = f"{_nearest(video.output)} is read-only, but results would go there"
         elif not os.access(video.path, os.R_OK):
             video.error = "permission denied"
         elif not video.bytes:
             video.error = "the file is empty (0 bytes)"
-    return videos
+    return videos, notes
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    for folder, subfolders, files in os.walk(root):
-        if MARKER in files and Path(folder) != root:
+def _walk(root: Path, left_out: dict[str, list]) -> Iterator[Path]:
+    """The video files; folders that could hold more go to the lists of `left_out`."""
+    unreadable = lambda error: left_out[UNREADABLE].append(error.filename)  # noqa: E731
+    for folder, subfolders, files in os.walk(root, onerror=unreadable):
+        if MARKER in files and Path(folder) != root:  # of a video that is no longer there
             subfolders.clear()
             continue
-        subfolders[:] = [name for name in subfolders if not name.startswith(TEMPORARY_PREFIX)]
-        for name in files:
-            path = Path(folder, name)
-            if path.suffix.lower() in SUFFIXES and not name.startswith("._") and path.is_file():
-                yield path
+        videos = [Path(folder, name) for name in files if _is_video(name)]
+        outputs = {path.stem for path in videos}
+        for name in subfolders[:]:
+            linked = os.path.islink(os.path.join(folder, name))
+            if linked or name in outputs or name.startswith(TEMPORARY_PREFIX):
+                subfolders.remove(name)
+            if linked and name not in outputs:
+                left_out[LINKED].append(os.path.join(folder, name))
+        yield from filter(Path.is_file, videos)
+
+
+def _is_video(name: str) -> bool:
+    return Path(name).suffix.lower() in SUFFIXES and not name.startswith(("._", TEMPORARY_PREFIX))
+
+
+def _holds_others(output: Path) -> bool:
+    """Whether videos are in the folder and none of our marks."""
+    if not output.is_dir() or (output / MARKER).exists():
+        return False
+    return any(_is_video(name) for _, _, files in os.walk(output) for name in files)
+
+
+def _nearest(output: Path) -> Path:
+    return output if output.exists() else output.parent
 
 
 def read_marker(video: Video) -> dict:

@@ -13,16 +13,17 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxvid.runs import parallel
+from jaxvid.runs import parallel, parallel_page
 from jaxvid.runs.causes import INPUT
 from jaxvid.runs.manifest import lock
 from jaxvid.runs.parallel import ParallelConfig, Video
 from jaxvid.runs.parallel_table import Table
-from jaxvid.runs.parallel_worker import Outcome, RefusedError, Worker
+from jaxvid.runs.parallel_worker import POLL, Outcome, RefusedError, Worker
+from jaxvid.runs.recorder import one_line
 from jaxvid.runs.runner import PARTIAL, STOPPED, Interrupted, stoppable
 
-POLL = 0.02  # seconds
 LOCK = ".run_parallel.lock"
+EXAMPLES = 8  # videos that a script is shown at first
 
 
 @dataclasses.dataclass
@@ -53,38 +54,61 @@ def run_parallel(config: ParallelConfig) -> int:
         refuses its arguments.
     """
     gpus = parallel.gpu_names(config.num_gpus)
-    videos = parallel.find_videos(config.video_root)
-    with _only_one(Path(config.video_root).expanduser()):
-        results = _Run(config, videos, gpus).run()
-    for line in results.lines():
+    videos, left_out = parallel.find_videos(config.video_root)
+    for line in left_out:
+        print(line, flush=True)
+    root = Path(config.video_root).expanduser().absolute()
+    with _only_one(root):
+        results = _Run(config, videos, gpus, root / parallel.LOG).run()
+        page = parallel_page.write(root, videos)
+    for line in (page, *results.lines()):
         print(line, flush=True)
     return results.exit_code
 
 
 class _Run:
-    def __init__(self, config: ParallelConfig, videos: Sequence[Video], gpus: Sequence[str]):
-        self.config, self.identity, self.results = config, config.identity(), Results()
+    def __init__(self, config: ParallelConfig, videos: Sequence[Video], gpus: Sequence[str], log):
+        """log: of what a script says before its first video."""
+        self.config, self.videos, self.log, self.results = config, videos, log, Results()
         self.workers = [Worker(config, i, gpu) for i, gpu in enumerate(gpus)]
-        todo = [video for video in videos if self._is_left(video)]
-        self.queues = queues(todo, len(gpus), config.schedule)
-        self.table = Table(self.workers, self.results, len(todo))
 
     def run(self) -> Results:
         results = self.results
         try:
-            with stoppable(), self._workers_end(), self.table:
-                while self._step():
-                    self.table.show()
-                    time.sleep(POLL)
+            with stoppable(), self._workers_end():
+                self.identity = self._identity()
+                todo = [video for video in self.videos if self._is_left(video)]
+                self.queues = queues(todo, len(self.workers), self.config.schedule)
+                self.table = Table(self.workers, results, len(todo))
+                with self.table:
+                    while self._step():
+                        self.table.show()
+                        time.sleep(POLL)
         except Interrupted as error:
             number = error.args[0]
             results.stopped = f"interrupted by {signal.Signals(number).name}"
             results.exit_code = 128 + number
         except RefusedError as error:
             raise ValueError(f"--script={self.config.script}: {error}") from None
+        except OSError as error:  # say, the disk is full
+            results.stopped, results.exit_code = one_line(error), STOPPED
         if results.failed or results.failed_before:
             results.exit_code = results.exit_code or PARTIAL
         return results
+
+    def _identity(self) -> str:
+        """What is done to each video; a script that is kept is started and says its part."""
+        usable = [video for video in self.videos if not video.error]
+        if not self.config.keep or not usable:
+            return self.config.identity()
+        made = [v for v in usable if parallel.read_marker(v).get("status") == parallel.DONE]
+        certain = len(usable) - len(made) * self.config.resume  # to be there for a worker
+        self.log.unlink(missing_ok=True)
+        for worker in self.workers:
+            worker.examples = [video.path for video in usable[:: -(-len(usable) // EXAMPLES)]]
+        for worker in self.workers[: max(1, certain)]:
+            worker.start(self.log)
+        return self.config.identity(self.workers[0].wait_until_ready(self.log))
 
     def _is_left(self, video: Video) -> bool:
         """Sorts out what needs no worker."""
@@ -93,8 +117,8 @@ class _Run:
             results.failed.append((video, Outcome(INPUT, video.error)))
         elif config.resume and not config.retry_failed and self._failed_before(video):
             results.failed_before.append(video)
-        elif config.resume and not config.keep and parallel.is_finished(video, self.identity):
-            results.skipped.append(video)  # a script that is kept looks for itself
+        elif config.resume and parallel.is_finished(video, self.identity):
+            results.skipped.append(video)
         else:
             return True
         return False
@@ -183,7 +207,10 @@ def _only_one(root: Path):
         ) from None
     try:
         if not lock(file, root, wait=False):
-            raise ValueError(f"another run_parallel is at work in {root}; wait for it")
+            raise ValueError(
+                f"another run_parallel is at work in {root}: wait for it, or give each a folder "
+                "of its own"
+            )
         yield
         (root / LOCK).unlink(missing_ok=True)
     finally:

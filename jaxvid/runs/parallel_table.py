@@ -65,9 +65,10 @@ class Table:
         return f"{text}, {60 * self._ended / seconds:.3g}/min, {clock(left)} left"
 
     def picture(self) -> Group:
-        rows = Rows(box=None, pad_edge=False)
+        rows = Rows(box=None, pad_edge=False, expand=True)
         for name in ("GPU", "video", "time", "at", "done", "failed"):
-            rows.add_column(name, no_wrap=True, overflow="ellipsis")
+            width = {"video": {"max_width": 40}, "at": {"ratio": 1}}.get(name, {})  # what is left
+            rows.add_column(name, no_wrap=True, overflow="ellipsis", **width)
         for worker in self.workers:
             video, taken, stage = "-", "", ""
             if worker.video is not None:

@@ -8,14 +8,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
-from jaxvid.runs.causes import TIMEOUT, explain_exit
+from jaxvid.runs.causes import TIMEOUT, explain_exit, last_line, log_tail
 from jaxvid.runs.parallel import ParallelConfig, Video
+from jaxvid.runs.serve import ANSWERS
 
-USAGE = 2  # exit code of a script that refuses its arguments
-ARRAY = ("SLURM_ARRAY_",)  # variables that would make a script take a part of its work
+POLL = 0.02  # seconds
+LAUNCHED = (  # how variables begin that would make a script take a part of its work
+    *("SLURM_ARRAY_", "SLURM_STEP_", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID"),
+    *("SLURM_NTASKS", "OMPI_COMM_WORLD_", "PMI_", "PMIX_", "JAXVID_PROCESS", "JAXVID_COORDINATOR"),
+)
 
 
 class Outcome(NamedTuple):
@@ -27,7 +32,7 @@ class Outcome(NamedTuple):
 
 
 class RefusedError(Exception):
-    """The script ended before it took its first video: the command is wrong, not the video."""
+    """A script that is kept ended before it took a video: the command is wrong, not the video."""
 
 
 class Worker:
@@ -38,13 +43,37 @@ class Worker:
         self.video: Video | None = None
         self.since = 0.0
         self.done = self.failed = 0
-        self._process, self._answers, self._ready = None, b"", False
+        self.examples: Sequence[Path] = ()  # of videos to come, for a script that is kept
+        self._process, self._back, self._answers = None, None, b""
+        self._told, self._kill_at = None, 0.0
+
+    def start(self, log: Path) -> None:
+        """Starts a script that is kept before there is a video for it."""
+        self.since = time.monotonic()
+        with open(log, "ab") as file:
+            self._start(file)
+
+    def wait_until_ready(self, log: Path) -> str:
+        """What a script that was started says of itself, see serve.py.
+
+        Raises:
+          RefusedError: see there.
+        """
+        while self._told is None:
+            time.sleep(POLL)
+            ended = self._process.poll()
+            self._answer()
+            if self._told is None and ended is not None:
+                last = last_line(log_tail(log), longest=1000) or "it does not call serve.serve"
+                raise RefusedError(f"exit code {ended} before its first video: {last}; log: {log}")
+            if self._is_late():
+                raise RefusedError(f"not ready after {self.config.timeout:g} s; log: {log}")
+        return self._told
 
     def give(self, video: Video) -> None:
         """Starts to work on a video."""
         self.video, self.since = video, time.monotonic()
         video.attempts += 1
-        video.output.mkdir(parents=True, exist_ok=True)
         with open(video.log, "ab") as log:
             log.write(f"--- attempt {video.attempts}, GPU {self.gpu}\n".encode())
             log.flush()
@@ -53,27 +82,21 @@ class Worker:
             if self._process is None:
                 self._start(log)
         if self.config.keep:
-            job = {"video": video.path, "output": video.output, "log": video.log}
-            line = json.dumps({name: str(path) for name, path in job.items()}) + "\n"
-            with contextlib.suppress(BrokenPipeError):  # it died; `outcome` will tell
-                self._process.stdin.write(line.encode())
+            self._ask({"video": video.path, "output": video.output, "log": video.log})
 
     def outcome(self) -> Outcome | None:
-        """The end of the present attempt, None while it lasts.
-
-        Raises:
-          RefusedError: see there.
-        """
+        """The end of the present attempt, None while it lasts. Never waits."""
         ended = self._process.poll()
+        if self._kill_at:
+            return self._timed_out(ended)
         answer = self._answer() if self.config.keep else None
         if answer is not None:
             return Outcome(answer["kind"], answer["cause"], answer["skipped"])
         if ended is not None:
             return self._exited(ended)
-        if self.config.timeout and time.monotonic() - self.since > self.config.timeout:
+        if self._is_late():
             self.tell(signal.SIGTERM)
-            self.end(time.monotonic() + self.config.grace)
-            return Outcome(TIMEOUT, f"not done after {self.config.timeout:g} s (--timeout)")
+            self._kill_at = time.monotonic() + self.config.grace
         return None
 
     def tell(self, number: int) -> None:
@@ -98,61 +121,81 @@ class Worker:
             self._process.wait()
             self._forget()
 
-    def _start(self, log) -> None:
+    def _start(self, log: BinaryIO) -> None:
         config, video = self.config, self.video
-        command = [sys.executable, str(config.script)]
+        command, pipes = [sys.executable, config.program], {}
+        env = environment(self.gpu)
         if config.keep:
             command += [*config.arguments, "--serve"]
+            reader, writer = os.pipe()  # beside standard output, on which anything may be printed
+            os.set_blocking(reader, False)
+            self._back, env[ANSWERS] = os.fdopen(reader, "rb", buffering=0), str(writer)
+            pipes = {"stdin": subprocess.PIPE, "pass_fds": (writer,)}
         else:
             command += config.command_of(video.path, video.output)
-        pipe = subprocess.PIPE
         self._process = subprocess.Popen(
             command,
             bufsize=0,
-            stdin=pipe if config.keep else subprocess.DEVNULL,
-            stdout=pipe if config.keep else log,
+            **{"stdin": subprocess.DEVNULL, **pipes},
+            stdout=log,
             stderr=log,
-            env=environment(self.gpu),
+            env=env,
             start_new_session=True,
             preexec_fn=_die_with_parent,
         )
         if config.keep:
-            os.set_blocking(self._process.stdout.fileno(), False)
+            os.close(writer)
+            self._ask({"examples": list(self.examples)})
+
+    def _ask(self, message: dict) -> None:
+        line = json.dumps(message, default=str) + "\n"
+        with contextlib.suppress(BrokenPipeError):  # it died; `outcome` will tell
+            self._process.stdin.write(line.encode())
 
     def _answer(self) -> dict | None:
         """The next answer of a process that is kept, if there is one."""
-        while chunk := self._process.stdout.read(65536):
+        while chunk := self._back.read(65536):
             self._answers += chunk
         while b"\n" in self._answers:
             line, self._answers = self._answers.split(b"\n", 1)
             answer = json.loads(line)
-            if not answer.get("ready"):
+            if "ready" not in answer:
                 return answer
-            self._ready = True
+            self._told = answer["ready"]
         return None
+
+    def _is_late(self) -> bool:
+        return 0 < self.config.timeout < time.monotonic() - self.since
+
+    def _timed_out(self, ended: int | None) -> Outcome | None:
+        """After SIGTERM: waits for the process to end, after `grace` seconds kills it."""
+        if ended is None:
+            if time.monotonic() > self._kill_at:
+                self.tell(signal.SIGKILL)
+            return None
+        self.tell(signal.SIGKILL)  # what it may have left behind
+        self._forget()
+        return Outcome(TIMEOUT, f"not done after {self.config.timeout:g} s (--timeout)")
 
     def _exited(self, code: int) -> Outcome:
         self.tell(signal.SIGKILL)
-        refused = self.config.keep and not self._ready and code == USAGE
         self._forget()
         if not code and not self.config.keep:
             return Outcome()
-        kind, cause = explain_exit(code, self.video.log)
-        if refused:
-            raise RefusedError(cause)
-        return Outcome(kind, cause)
+        return Outcome(*explain_exit(code, self.video.log))
 
     def _forget(self) -> None:
-        for pipe in (self._process.stdin, self._process.stdout):
+        for pipe in (self._process and self._process.stdin, self._back):
             if pipe:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
-        self._process, self._answers, self._ready = None, b"", False
+        self._process, self._back, self._answers = None, None, b""
+        self._told, self._kill_at = None, 0.0
 
 
 def environment(gpu: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment of a worker: it sees one GPU and no task of a SLURM array."""
-    kept = {k: v for k, v in environ.items() if not k.startswith(ARRAY)}
+    """The environment of a worker: it sees one GPU, and no launcher's or array's other tasks."""
+    kept = {k: v for k, v in environ.items() if not k.startswith(LAUNCHED)}
     return kept | {"CUDA_VISIBLE_DEVICES": gpu, "PYTHONUNBUFFERED": "1"}
 
 

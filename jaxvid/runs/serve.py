@@ -16,6 +16,7 @@ from collections.abc import Callable
 from jaxvid.runs.causes import ERROR, INPUT, KILLED, kind_of
 from jaxvid.runs.recorder import one_line
 
+ANSWERS = "JAXVID_ANSWERS"  # names the pipe on which run_parallel listens, a number
 STOPPED = (130, 143)  # exit codes of an interrupted run
 
 
@@ -27,16 +28,28 @@ class Answer(dict):
         super().__init__(code=code, kind=kind, cause=cause, skipped=skipped)
 
 
-def serve(work: Callable[[str, str], Answer | None]) -> int:
+def serve(
+    work: Callable[[str, str], Answer | None],
+    describe: Callable[[list[str]], str] | None = None,
+) -> int:
     """Calls `work(video, output)` for each video asked for, until there are no more.
 
-    Standard output is the way back; from here on prints go to the logs. When the process that asks
-    is gone, this one ends, whatever it is doing.
+    When the process that asks is gone, this one ends, whatever it is doing.
+
+    Args:
+      describe: called first, with a few of the videos to come; returns what decides the results
+        beside the script and its arguments, such as a hash of a checkpoint. What it raises says
+        that the command is wrong.
+    Raises:
+      ValueError: not started by run_parallel.
     """
-    back = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    asked = _Asked()
-    _send(back, {"ready": True})
+    if ANSWERS not in os.environ:
+        raise ValueError("--serve is how scripts/run_parallel.py starts a script")
+    pipe = int(os.environ.pop(ANSWERS))
+    os.set_inheritable(pipe, False)
+    asked, back = iter(_Asked()), os.fdopen(pipe, "w")
+    examples = json.loads(next(asked))["examples"]
+    _send(back, {"ready": describe(examples) if describe else ""})
     for line in asked:
         job = json.loads(line)
         _redirect(job["log"])
