@@ -155,6 +155,13 @@ def test_of_forty_requests_twelve_broken(tmp_path, capsys, monkeypatch):
     assert not mode.plan([r for r in requests if not r.error]).compilations == 0
 
 
+def test_clips_that_are_skipped_are_told(tmp_path, capsys):
+    add_clip(tmp_path, "part", {"x": "A road."}, ("front_wide", "rear"))
+    mode = CosmosMode(small.config(**settings(tmp_path, multirun__missing="skip")))
+    assert mode.requests() == [] and not mode.plan([]).frames
+    assert capsys.readouterr().out.startswith("part is left out (multirun.missing=skip): part.mp4")
+
+
 def test_controls_are_read_ahead(tmp_path, monkeypatch):
     add_clip(tmp_path, "a", {"x": "A road.", "y": "A hill."}, ("front_wide", "rear"))
     mode = CosmosMode(small.config(**settings(tmp_path)))
