@@ -39,7 +39,7 @@ def get_config(variant: str = "") -> ConfigDict:
             DataConfig, name="maze_walk", seed=7, looks=1, frames=48, size=32, test_videos=16
         )
     elif variant == "tiny":
-        config.data.frames = 16
+        config.data.update(frames=16, probes="")
         config.sampling.update(
             {"n_obs": 4, "method": "ddim", "respacing": "ddim5", "video_size": 64}
         )

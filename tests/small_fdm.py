@@ -2,9 +2,11 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import random_params
 
+from jaxvid.fdm import cost, sample
 from jaxvid.fdm.model import Model, abstract_parameters, save_model
 from jaxvid.fdm.process import DiffusionConfig
 from jaxvid.fdm.unet import UNetConfig
@@ -33,3 +35,16 @@ def command(folder: Path) -> str:
     flags += [f"--config.checkpoint={folder}/model", "--config.run.output={output}"]
     script = f"{sys.executable} {ROOT}/scripts/sample.py --config={ROOT}/configs/fdm_demo.py:mazes"
     return " ".join([script, *flags])
+
+
+def replace_network(monkeypatch) -> None:
+    """In place of denoising: noise is mixed with what is observed, in an instant."""
+
+    def mixed(config, process, params, x0, frames, noise, **_):
+        weight = frames.observed * (1 + frames.indices % 5)
+        return 0.1 * noise(0) + (x0 * weight[..., None, None, None]).mean(1, keepdims=True)
+
+    monkeypatch.setattr(sample, "load_model", lambda *_: SimpleNamespace(params={}))
+    monkeypatch.setattr(sample, "denoise_window", mixed)
+    monkeypatch.setattr(cost, "evaluation_flops", lambda *_: 1e6)  # the true one is traced
+    monkeypatch.setattr(cost, "memory_bytes", lambda *_: 2**20)

@@ -1,6 +1,8 @@
 """Datasets in each layout; wrong ones are named."""
 
 import dataclasses
+import functools
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +10,12 @@ import pytest
 import small_data
 from small_data import a_video
 
+from jaxvid.core.files import InputError
 from jaxvid.core.video import read_video, write_video
 from jaxvid.data.folders import natural_key
 from jaxvid.data.sources import DataConfig, open_source
+
+videos = functools.partial(DataConfig, name="videos", probes="")
 
 
 @pytest.fixture
@@ -82,7 +87,7 @@ def test_carla_without_csv_files_holds_out_the_last_videos(carla_root):
 
 
 def test_a_folder_of_videos_is_searched_and_cropped(video_root):
-    config = DataConfig(name="videos", root=str(video_root), size=16, resize="center_crop")
+    config = videos(root=str(video_root), size=16, resize="center_crop")
     source = open_source(config, "test")
     assert [source.name(i) for i in range(3)] == ["b9", "b10", "more/a"]
     assert (source.frames, source.fps, source.ignored) == (6, 10, 1)
@@ -95,13 +100,13 @@ def test_a_video_of_the_right_size_is_not_touched(tmp_path):
     write_video(
         tmp_path / "a.mp4", np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8), 8
     )
-    config = DataConfig(name="videos", root=str(tmp_path), size=32, frames=3)
+    config = videos(root=str(tmp_path), size=32, frames=3)
     expected = read_video(tmp_path / "a.mp4")[:3]
     np.testing.assert_array_equal(open_source(config, "test")[0], expected)
 
 
 def test_a_folder_of_videos_can_hold_some_out(video_root):
-    config = DataConfig(name="videos", root=str(video_root), frames=2, test_videos=1)
+    config = videos(root=str(video_root), frames=2, test_videos=1)
     assert [len(open_source(config, split)) for split in ("train", "test")] == [2, 1]
     config = dataclasses.replace(config, test_videos=0)
     assert [len(open_source(config, split)) for split in ("train", "test")] == [3, 3]
@@ -113,7 +118,7 @@ def test_a_folder_of_videos_may_have_split_folders(tmp_path):
     for split, number in (("train", 1), ("test", 2)):
         (tmp_path / split).mkdir()
         write_video(tmp_path / split / "x.mp4", a_video(number), fps=5)
-    config = DataConfig(name="videos", root=str(tmp_path), size=16)
+    config = videos(root=str(tmp_path), size=16)
     for split, number in (("train", 1), ("test", 2)):
         assert abs(open_source(config, split)[0].mean() - 20 * number - 2.5) < 2
 
@@ -203,8 +208,8 @@ def test_missing_things_are_named(config, carla_root, video_root, tmp_path):
     cases = [
         (dataclasses.replace(config, root=str(tmp_path / "nowhere")), "no such data folder"),
         (dataclasses.replace(config, root=str(tmp_path / "empty")), "no .npy files"),
-        (DataConfig(name="videos"), "needs root"),
-        (DataConfig(name="videos", root=str(tmp_path / "empty")), "no video files"),
+        (videos(), "needs root"),
+        (videos(root=str(tmp_path / "empty")), "no video files"),
         (DataConfig(name="carla_no_traffic", root=str(tmp_path / "empty")), "no test videos"),
         (dataclasses.replace(config, prepared=str(tmp_path)), "no prepared dataset"),
     ]
@@ -223,7 +228,25 @@ def test_missing_things_are_named(config, carla_root, video_root, tmp_path):
         source.check(0)
 
 
+def test_a_folder_tells_what_its_readable_videos_hold(video_root, tmp_path, monkeypatch):
+    (video_root / "a.mp4").write_bytes((video_root / "b9.mp4").read_bytes()[:-99])
+    source = open_source(videos(root=str(video_root), resize="center_crop"), "test")
+    assert (source.name(0), source.frames, source.fps) == ("a", 6, 10)
+    with pytest.raises(ValueError, match=r"a\.mp4: the file is cut off"):
+        source.check(0)
+    source.check(1)
+    for path in source.paths[1:]:
+        path.unlink()
+    with pytest.raises(ValueError, match=r"a\.mp4: the file is cut off"):
+        open_source(videos(root=str(video_root)), "test")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path / "fast"))
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may read anything
+    with pytest.raises(InputError, match=r"a\.mp4: cannot be read \(permission denied\)"):
+        open_source(videos(root="clips"), "test")
+
+
 def test_videos_of_another_size_are_refused_unless_cropped(video_root):
-    source = open_source(DataConfig(name="videos", root=str(video_root), size=16), "test")
+    source = open_source(videos(root=str(video_root), size=16), "test")
     with pytest.raises(ValueError, match=r"b9\.mp4: frames are 24x32 .*resize='center_crop'"):
         source.check(0)

@@ -65,7 +65,7 @@ def test_archives_of_mp4s_are_prepared_in_order(tmp_path, inside):
 def test_carla_and_own_videos_are_prepared(carla_root, video_root, tmp_path):
     from jaxvid.data.builders import prepare
 
-    held_out = {"test_videos": 1, "size": 16}
+    held_out = {"test_videos": 1, "size": 16, "probes": ""}
     carla = DataConfig(name="carla_no_traffic", root=str(carla_root.parent), **held_out)
     videos = DataConfig(name="videos", root=str(video_root), resize="center_crop", **held_out)
     for config in (dataclasses.replace(carla, root=str(carla_root)), videos):

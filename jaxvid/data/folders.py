@@ -5,7 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
-from jaxvid.core.files import atomic_path
+from jaxvid.core.files import InputError, atomic_path
 
 
 class DataFolder:
@@ -39,11 +39,17 @@ class DataFolder:
         return wanted, len(found) - len(wanted)
 
     def local(self, path: Path) -> Path:
-        """Where to read a file of this folder from; copies it if need be."""
+        """Where to read a file of this folder from; copies it if need be.
+
+        Raises:
+          InputError: a file that cannot be read.
+        """
         if self.copy is None:
             return path
         copy = self.copy / path.relative_to(self.path)
         if not copy.exists():
+            if not os.access(path, os.R_OK):
+                raise InputError(f"{path}: cannot be read (permission denied)")
             with atomic_path(copy) as temporary:  # processes may race; the last rename wins
                 shutil.copyfile(path, temporary)
         return copy

@@ -1,6 +1,6 @@
 """What a dataset looks like from outside: numbered videos of one size that can be read in part."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +63,9 @@ class Source:
         self._check_index(i)
         return self.open(i).shape[0]
 
+    def look(self, videos: Iterable[int]) -> None:
+        """Looks at videos that are going to be checked, many at once if that saves time."""
+
     def check(self, i: int, frames: int | None = None):
         """Opens video `i` without reading it; returns what `open` does.
 
@@ -85,6 +88,7 @@ class Source:
 
     def check_all(self, frames: int | None = None):
         """`check`s every video, before a long run trips over one."""
+        self.look(range(len(self)))
         for i in range(len(self)):
             self.check(i, frames)
 

@@ -56,16 +56,19 @@ class DataConfig:
     train_videos: int = 1000  # maze_walk: walks in the train split
     test_videos: int | None = None  # maze_walk 100; videos 0 (both splits are all); CARLA 100
     cache_mb: int = 2048  # maze_walk: memory for rendered walks
+    probes: str = "~/.cache/jaxvid/probes"  # videos: folder that keeps what files hold; "": none
 
     def __post_init__(self):
         if self.name not in DATASETS:
             raise ValueError(f"dataset {self.name!r} is unknown; known: {', '.join(DATASETS)}")
         if self.resize not in RESIZES:
             raise ValueError(f"resize={self.resize!r} is unknown; use '' or 'center_crop'")
-        for field in ("frames", "size", "fps", "train_videos"):
+        for field in ("frames", "size", "train_videos"):
             value = getattr(self, field)
             if value is not None and value <= 0:
                 raise ValueError(f"{field}={value} of dataset {self.name} must be positive")
+        if self.fps is not None and not 0.001 <= self.fps <= 1000:
+            raise ValueError(f"fps={self.fps} of dataset {self.name} is outside [0.001, 1000]")
         for field in ("seed", "looks"):
             if getattr(self, field) < 0:
                 raise ValueError(f"{field}={getattr(self, field)} is negative; use 0 or more")
@@ -114,7 +117,7 @@ def _open_carla(config, dataset, split):
 def _open_videos(config, dataset, split):
     if not config.root:
         raise ValueError("dataset videos needs root, the folder that holds your video files")
-    return VideoFolder(config.root, split, config.test_videos or 0)
+    return VideoFolder(config.root, split, config.test_videos or 0, config.probes)
 
 
 LAYOUTS = {

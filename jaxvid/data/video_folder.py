@@ -1,12 +1,15 @@
 """A folder of the user's own video files."""
 
+import contextlib
 import dataclasses
-import functools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from jaxvid.core.video import VIDEO_SUFFIXES, iter_video, probe
+from jaxvid.core.files import InputError
+from jaxvid.core.probes import Probes
+from jaxvid.core.video import VIDEO_SUFFIXES, VideoInfo, iter_video
 from jaxvid.data.folders import DataFolder
 from jaxvid.data.source import Source, center_crop
 
@@ -16,10 +19,12 @@ class VideoFolder(Source):
 
     With subfolders train/ and test/ these are the splits. Otherwise the last `held_out` videos are
     the test split and the rest the train split; with held_out=0 both are the whole folder. A file
-    in place of the folder is the only video.
+    in place of the folder is the only video. What they hold is remembered in the folder `probes`,
+    see core.probes.
     """
 
-    def __init__(self, folder: str | Path, split: str, held_out: int = 0):
+    def __init__(self, folder: str | Path, split: str, held_out: int = 0, probes: str = ""):
+        self._probes = Probes(probes)
         path = Path(folder).expanduser()
         if path.is_file():
             self.folder, self.where = DataFolder(path.parent), str(path)
@@ -50,18 +55,39 @@ class VideoFolder(Source):
 
     def open(self, i):
         path = self.folder.local(self.paths[i])
-        return VideoFile(path, self.size, bool(self.resize))
+        return VideoFile(path, self._probes(str(path)), self.size, bool(self.resize))
+
+    def look(self, videos: Iterable[int]) -> None:
+        self._probes.look(str(path) for path in self._local(videos))
 
     def shortest(self) -> int:
-        """Frames of the shortest video; looks into every file."""
-        return min(self.length(i) for i in range(len(self)))
+        """Frames of the shortest video of those that can be read; looks into every file."""
+        self.look(range(len(self)))
+        return min(info.frames for _, info in self._readable())
 
     def frame_rate(self) -> float:
-        """Frames per second of the first video."""
-        path = self.folder.local(self.paths[0])
-        if not _probe(path).fps > 0:
+        """Frames per second of the first video that can be read."""
+        path, info = next(self._readable())
+        if not info.fps > 0:
             raise ValueError(f"{path}: states no frame rate; set fps")
-        return _probe(path).fps
+        return info.fps
+
+    def _local(self, videos: Iterable[int]) -> Iterator[Path]:
+        """Where to read the videos from, those that can be copied there."""
+        for i in videos:
+            with contextlib.suppress(InputError):
+                yield self.folder.local(self.paths[i])
+
+    def _readable(self) -> Iterator[tuple[Path, VideoInfo]]:
+        """The videos that can be read; raises the InputError of the first if none can."""
+        errors = []
+        for path in self.paths:
+            try:
+                yield path, self._probes(str(self.folder.local(path)))
+            except InputError as error:
+                errors.append(error)
+        if len(errors) == len(self.paths):
+            raise errors[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,21 +95,16 @@ class VideoFile:
     """A video file that is decoded where it is sliced; with `crop`, to squares of side `size`."""
 
     path: Path
+    info: VideoInfo
     size: int
     crop: bool
 
     @property
     def shape(self):
         """(t, h, w, 3) as in the file."""
-        info = _probe(self.path)
-        return info.frames, info.height, info.width, 3
+        return self.info.frames, self.info.height, self.info.width, 3
 
     def __getitem__(self, frames: slice) -> np.ndarray:
-        start, stop, _ = frames.indices(self.shape[0])
+        start, stop, _ = frames.indices(self.info.frames)
         found = iter_video(self.path, start, stop - start)
         return np.stack([center_crop(f, self.size) if self.crop else f for f in found])
-
-
-@functools.lru_cache(maxsize=100_000)
-def _probe(path):
-    return probe(path)

@@ -42,8 +42,9 @@ def requests(settings: Settings) -> list[Request]:
     sampling = settings.sampling
     source = open_source(settings.data, sampling.split)
     samples = [sampling.sample_idx] if sampling.sample_idx >= 0 else range(sampling.num_samples)
-    found = []
-    for i in video_indices(settings, source):
+    found, wanted = [], video_indices(settings, source)
+    source.look(wanted)
+    for i in wanted:
         error = ""
         try:
             source.check(i)
@@ -88,6 +89,7 @@ def result_settings(settings: Settings) -> dict:
     for field in (*which, *names, *resolved, "checkpoint_evaluations"):
         del sampling[field]
     data = dataclasses.asdict(settings.data) | {"cache_mb": 0, "root": ""}
+    del data["probes"]
     return {
         "mode": "fdm",
         "sampling": sampling,

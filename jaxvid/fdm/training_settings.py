@@ -33,6 +33,7 @@ class Setup:
         settings = dataclasses.asdict(self.train)
         fields["train"] = {name: settings[name] for name in settings if name not in LOOP_FIELDS}
         fields["data"] = dataclasses.asdict(self.data) | {"cache_mb": 0, "root": ""}
+        del fields["data"]["probes"]
         return fields
 
 
