@@ -8,6 +8,7 @@ import pytest
 import small_longlive
 
 from jaxvid.core.mesh import MeshConfig
+from jaxvid.longlive import cost
 from jaxvid.longlive.cost import forward_flops, frames_of, switch_starts
 from jaxvid.longlive.memory import memory_parts
 from jaxvid.longlive.requests import file_name
@@ -75,6 +76,17 @@ def test_flops_are_those_of_the_specification():
     """28.30 TFLOP a pass in steady state, of which 0.01 are left out here; 20.2 in the first."""
     assert forward_flops(WanConfig(), 4680, 18720) == pytest.approx(28.29e12, rel=1e-3)
     assert 5 * forward_flops(WanConfig(), 4680, 4680) == pytest.approx(81.0e12, rel=1e-2)
+
+
+def test_the_vae_is_traced_once_for_all_clips():
+    cost._vae_flops.cache_clear()
+    for clip in ("a.mp4", "b.mp4"):
+        small = SampleConfig(prompt=("a", "b"), video=clip, height=16, width=16)
+        networks = {"network": small_longlive.WAN, "vae": small_longlive.VAE}
+        settings = dataclasses.replace(release(), sampling=small, **networks)
+        options = {"given": 0, "latent_frames": 8, "switch_frames": []}
+        assert cost.plan(settings, [Request(clip, 0, {}, options=options)]).flops > 0
+    assert cost._vae_flops.cache_info()[:2] == (2, 2)  # hits and misses, of both ways
 
 
 def test_memory_of_the_release(monkeypatch):

@@ -19,7 +19,9 @@ def plan(settings: Settings, wanted: Sequence[Request]) -> plans.Plan:
     """Cost of the requests that can be made."""
     wanted = [request for request in wanted if not request.error]
     lengths = [length_of(settings, request) for request in wanted]
-    vae_flops = functools.cache(functools.partial(_vae_flops, settings))
+    vae_flops = functools.partial(
+        _vae_flops, settings.vae, settings.sampling.height, settings.sampling.width
+    )
     tokens = _frame_tokens(settings)
     longest = max((length.made for length in lengths), default=settings.rollout.block)
     parts = memory_parts(settings, longest)
@@ -125,16 +127,17 @@ def _frame_tokens(settings: Settings) -> int:
     return math.prod(settings.network.grid(block, height, width)) // block
 
 
-def _vae_flops(settings: Settings, way: str) -> float:
+@functools.cache  # run_parallel plans for each clip
+def _vae_flops(config: vae.VaeConfig, height: int, width: int, way: str) -> float:
     """Of one latent frame in the middle of a video."""
-    config, batch = settings.vae, 1
+    batch, size = 1, (height, width, 3)
     params = vae.abstract_parameters(config)
     if way == "decode":
-        step, shape = vae.decode_next, (batch, 1, *settings.latent_shape)
-        first = shape
+        latent = (*config.latent_size(height, width), config.latent_channels)
+        step, first, shape = vae.decode_next, (batch, 1, *latent), (batch, 1, *latent)
     else:
-        step, size = vae.encode_next, (settings.sampling.height, settings.sampling.width, 3)
-        first, shape = (batch, 1, *size), (batch, config.time_stride, *size)
+        step, first = vae.encode_next, (batch, 1, *size)
+        shape = (batch, config.time_stride, *size)
     array = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
     past = jax.eval_shape(lambda p, x: step(config, p, x)[1], params, array(first))
     call = jax.jit(functools.partial(step, config)).trace(params, array(shape), past)
