@@ -127,7 +127,7 @@ def test_prompt_lists(tmp_path):
         "y.jsonl": ('{"prompts": []}\n', "line 1: the prompt is empty"),
         "z.jsonl": ("{\n", "line 1: no JSON"),
         "e.txt": ("", "is empty: give at least one line"),
-        "one.jsonl": ('{"prompts": ["a"]}\n', "line 1 has one prompt"),
+        "one.jsonl": ('{"prompts": ["a"]}\n', "row 1 has one prompt"),
     }
     for name, (text, message) in bad.items():
         path = write(tmp_path / name, text) if name else ""

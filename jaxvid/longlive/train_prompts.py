@@ -37,7 +37,7 @@ def read_prompts(data: DataConfig, pairs: bool) -> list[Prompts]:
     count = 2 if pairs else 1
     if short := [i for i, row in enumerate(rows, 1) if len(row) < count]:
         raise ValueError(
-            f"data.prompts={path} line {short[0]} has one prompt, streaming needs two: give "
+            f"data.prompts={path}: row {short[0]} has one prompt, streaming needs two: give "
             'data.switch_prompts, or a .jsonl of {"prompts": [first, second]}'
         )
     return rows
