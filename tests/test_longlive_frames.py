@@ -82,7 +82,11 @@ def test_the_vae_is_traced_once_for_all_clips():
     cost._vae_flops.cache_clear()
     for clip in ("a.mp4", "b.mp4"):
         small = SampleConfig(prompt=("a", "b"), video=clip, height=16, width=16)
-        networks = {"network": small_longlive.WAN, "vae": small_longlive.VAE}
+        networks = {
+            "network": small_longlive.WAN,
+            "vae": small_longlive.VAE,
+            "text": small_longlive.TEXT,
+        }
         settings = dataclasses.replace(release(), sampling=small, **networks)
         options = {"given": 0, "latent_frames": 8, "switch_frames": []}
         assert cost.plan(settings, [Request(clip, 0, {}, options=options)]).flops > 0
