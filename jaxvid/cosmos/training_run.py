@@ -1,6 +1,5 @@
 """Cosmos post-training as a run: inputs made once, updates, models; see runs/training.py."""
 
-import csv
 import dataclasses
 import functools
 from collections.abc import Sequence
@@ -13,7 +12,6 @@ from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from jaxvid.core import checkpoint
-from jaxvid.core.files import atomic_path
 from jaxvid.core.mesh import over_data, shardings
 from jaxvid.cosmos import losses, train, train_models
 from jaxvid.cosmos.train import Batch, State
@@ -21,6 +19,7 @@ from jaxvid.cosmos.train_data import open_data
 from jaxvid.cosmos.train_inputs import Inputs
 from jaxvid.cosmos.train_setup import Setup, training_setup
 from jaxvid.runs.fingerprint import hash_json
+from jaxvid.runs.step_table import StepTable
 from jaxvid.runs.training_log import plain_means
 from jaxvid.runs.training_settings import loop_of
 from jaxvid.wan.lora import merge
@@ -70,6 +69,8 @@ class CosmosTraining:
         )
 
     def feed(self, start: int) -> "Feed":
+        if jax.process_index() == 0:
+            self.table = StepTable(self.run.folder / "control.csv", start)
         return Feed(self.setup, self.inputs, self.devices)
 
     def update(self, state: State, batch: Batch):
@@ -87,7 +88,7 @@ class CosmosTraining:
             flush=True,
         )
         if jax.process_index() == 0:
-            _append(self.run.folder / "control.csv", row)
+            self.table.append(row)
 
     def export(self, state: State, step: int) -> None:
         """The averaged parameters as a model to sample from, and adapters by themselves."""
@@ -247,15 +248,3 @@ def make_batch(setup: Setup, inputs: Inputs, mesh, rows: Sequence) -> Batch:
         given=array(given, (views, frames), np.float32),
         view_ids=jax.make_array_from_callback(ids.shape, everywhere, lambda i: ids[i]),
     )
-
-
-def _append(path, row: dict) -> None:
-    """Adds a row; those of updates that a resumed run repeats go."""
-    rows = []
-    if path.exists():
-        with path.open(newline="") as file:
-            rows = [old for old in csv.DictReader(file) if int(old["step"]) < row["step"]]
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, row)
-        writer.writeheader()
-        writer.writerows([*rows, row])

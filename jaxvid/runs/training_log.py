@@ -1,6 +1,5 @@
 """What a training run says on the way: means on screen, in a CSV file and for TensorBoard."""
 
-import csv
 import math
 import time
 from collections.abc import Iterable, Mapping
@@ -11,7 +10,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 
 from jaxvid.core.distributed import whole
-from jaxvid.core.files import atomic_path
+from jaxvid.runs.step_table import StepTable
 from jaxvid.runs.training_settings import Loop
 
 WATCHED = ("loss", "grad_norm")  # endings of the names that are printed and must stay finite
@@ -55,22 +54,21 @@ class Log:
     """CSV, TensorBoard, and one line on the screen."""
 
     def __init__(self, folder: Path, loop: Loop, start: int):
-        self.folder, self.loop = folder, loop
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.path = self.folder / "log.csv"
-        self.rows = _rows_until(self.path, start)
-        self.board = SummaryWriter(str(self.folder / "tensorboard"))
+        """start: the update from which the run goes on; rows of later ones are dropped."""
+        self.loop = loop
+        self.table = StepTable(folder / "log.csv", start)
+        self.board = SummaryWriter(str(folder / "tensorboard"))
         self.since = (start, time.perf_counter())
 
     def write(self, step: int, means: dict) -> None:
+        """A row of means since the last one, for the file, TensorBoard and the screen."""
         before, then = self.since
         self.since = (step, time.perf_counter())
         seconds = (self.since[1] - then) / max(step - before, 1)
         row = {"step": step, "samples": step * self.loop.batch_size, "seconds_per_step": seconds}
-        self.rows.append(row | means)
+        self.table.append(row | means)
         for name, value in (row | means).items():
             self.board.add_scalar(name, value, step)
-        _write_csv(self.path, self.rows)
         shown = (
             f"{name.replace('_', ' ').replace('grad norm', 'grad')} {value:.4f}"
             for name, value in watched(means).items()
@@ -82,19 +80,3 @@ class Log:
 
     def close(self):
         self.board.close()
-
-
-def _rows_until(path: Path, step: int) -> list[dict]:
-    """Rows logged up to an update; later ones belong to work that a resumed run repeats."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return [row for row in csv.DictReader(file) if int(row["step"]) <= step]
-
-
-def _write_csv(path: Path, rows: list[dict]) -> None:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, names, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
