@@ -26,7 +26,7 @@ function fill(card, n) {
   const metrics = Object.entries(row.metrics).map(([name, value]) => `${name} ${Number(value).toPrecision(4)}`);
   const short = Object.entries(row.options).filter(([name, value]) =>
     typeof value !== "object" && String(value).length < 30 && !row.prompts.includes(String(value)));
-  const facts = [row.status, `seed ${row.seed}`, ...metrics, ...short.map(pair => pair.join(" "))];
+  const facts = [row.status, ...(row.seed === null ? [] : [`seed ${row.seed}`]), ...metrics, ...short.map(pair => pair.join(" "))];
   make("span", facts.join(" \u00b7 "), card, { className: "facts" });
   if (row.status === "done") choice(card, n);
   for (const prompt of row.prompts) make("p", prompt, card, { className: "prompt" });
