@@ -34,7 +34,7 @@ class Converter(NamedTuple):
 
 def lpips(net: str) -> Converter:
     return Converter(
-        lambda sources: (metrics.lpips_to_ours(metrics.read(sources), net), {}),
+        lambda sources: (metrics.lpips_to_ours(torch_file.load_all(sources), net), {}),
         lambda params, info: metrics.lpips_to_theirs(params, net),
     )
 
@@ -52,7 +52,7 @@ CONVERTERS = {
     "lpips_alex": lpips("alex"),
     "lpips_vgg": lpips("vgg"),
     "i3d": Converter(
-        lambda sources: (metrics.i3d_to_ours(metrics.read(sources)), {}),
+        lambda sources: (metrics.i3d_to_ours(torch_file.load_all(sources)), {}),
         lambda params, info: metrics.i3d_to_theirs(params),
     ),
     "wan_vae": Converter(vae_keys.convert, vae_keys.revert),

@@ -1,29 +1,13 @@
 """Public weights of LPIPS and I3D: names, layouts and the way back."""
 
-import base64
-
 import jax
 import numpy as np
 import pytest
 from metric_weights import random_params
 
 from jaxvid.core import torch_file
-from jaxvid.core.torch_legacy import TorchFileError, is_legacy, read_legacy
 from jaxvid.metrics import keys
 from jaxvid.metrics.lpips import SCALE, SHIFT
-
-# What torch 2.13 saves with _use_new_zipfile_serialization=False for
-# {"a.weight": torch.arange(6.0).reshape(2, 3).T, "n": torch.tensor(7)}.
-LEGACY = base64.b64decode(
-    "gAKKCmz8nEb5IGqoUBkugAJN6QMugAJ9cQAoWBAAAABwcm90b2NvbF92ZXJzaW9ucQFN6QNYDQAAAGxpdHRsZV9lbmRp"
-    "YW5xAohYCgAAAHR5cGVfc2l6ZXNxA31xBChYBQAAAHNob3J0cQVLAlgDAAAAaW50cQZLBFgEAAAAbG9uZ3EHSwR1dS6A"
-    "An1xAChYCAAAAGEud2VpZ2h0cQFjdG9yY2guX3V0aWxzCl9yZWJ1aWxkX3RlbnNvcl92MgpxAigoWAcAAABzdG9yYWdl"
-    "cQNjdG9yY2gKRmxvYXRTdG9yYWdlCnEEWA4AAAA5NDkwMTA0NTIxOTQyNHEFWAMAAABjcHVxBksGTnRxB1FLAEsDSwKG"
-    "cQhLAUsDhnEJiWNjb2xsZWN0aW9ucwpPcmRlcmVkRGljdApxCilScQt0cQxScQ1YAQAAAG5xDmgCKChoA2N0b3JjaApM"
-    "b25nU3RvcmFnZQpxD1gOAAAAOTQ5MDA5NTkxNjgwMDBxEGgGSwFOdHERUUsAKSmJaAopUnESdHETUnEUdS6AAl1xAChY"
-    "DgAAADk0OTAwOTU5MTY4MDAwcQFYDgAAADk0OTAxMDQ1MjE5NDI0cQJlLgEAAAAAAAAABwAAAAAAAAAGAAAAAAAAAAAA"
-    "AAAAAIA/AAAAQAAAQEAAAIBAAACgQA=="
-)
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +58,9 @@ def test_lpips_of_two_files(alex, tmp_path):
     for name, part in parts.items():
         torch_file.save_pt(tmp_path / name, part)
     files = [tmp_path / name for name in parts]
-    assert_equal(keys.lpips_to_ours(keys.read(files), "alex"), alex)
+    assert_equal(keys.lpips_to_ours(torch_file.load_all(files), "alex"), alex)
     with pytest.raises(ValueError, match="repeats lin0"):
-        keys.read([*files, files[1]])
+        torch_file.load_all([*files, files[1]])
 
 
 def test_lpips_refuses_other_networks(alex):
@@ -104,35 +88,3 @@ def test_i3d_with_other_classes_is_refused(i3d):
     theirs["logits.conv3d.weight"] = np.zeros((157, 1024, 1, 1, 1), np.float32)
     with pytest.raises(ValueError, match="logits"):
         keys.i3d_to_ours(theirs)
-
-
-def test_legacy_files_are_read(tmp_path):
-    path = tmp_path / "old.pth"
-    path.write_bytes(LEGACY)
-    assert is_legacy(path)
-    state = keys.read([path])
-    np.testing.assert_array_equal(state["a.weight"], [[0, 3], [1, 4], [2, 5]])
-    assert state["n"] == 7
-
-
-@pytest.mark.parametrize("kept", [15, 60, 200, 440, 480, len(LEGACY) - 1])
-def test_legacy_files_that_are_cut_off_are_refused(tmp_path, kept):
-    path = tmp_path / "old.pth"
-    path.write_bytes(LEGACY[:kept])
-    with pytest.raises(TorchFileError):
-        read_legacy(path)
-
-
-def test_legacy_files_run_no_code(tmp_path):
-    path = tmp_path / "old.pth"
-    path.write_bytes(LEGACY.replace(b"collections\nOrderedDict", b"builtins\neval"))
-    with pytest.raises(TorchFileError, match="eval"):
-        read_legacy(path)
-
-
-def test_legacy_storages_as_long_as_they_say(tmp_path):
-    path = tmp_path / "old.pth"
-    count = np.int64(6).tobytes()
-    path.write_bytes(LEGACY.replace(count, np.int64(5).tobytes()))
-    with pytest.raises(TorchFileError, match="not as long"):
-        read_legacy(path)

@@ -1,8 +1,8 @@
 """Reads PyTorch's files without PyTorch, lazily, and without running what they contain.
 
-`load` takes a zip `.pt`/`.pth`, a `.safetensors`, or the `.index.json` of a sharded checkpoint.
-The arrays it returns are read-only views of the mapped file: a 12 GB file costs memory only
-where its numbers are looked at. `save_pt` is the way back.
+`load` takes a `.pt`/`.pth` (a zip, or older than torch 1.6), a `.safetensors`, or the `.index.json`
+of a sharded checkpoint. The arrays it returns are read-only views of the mapped file: a 12 GB file
+costs memory only where its numbers are looked at. `save_pt` is the way back.
 """
 
 import os
@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jaxvid.core.safetensors_file import read_json, read_safetensors
+from jaxvid.core.torch_legacy import START, read_legacy
 from jaxvid.core.torch_names import TorchFileError
 from jaxvid.core.torch_save import Parameter, save_pt
 from jaxvid.core.torch_zip import read_zip
 
 __all__ = ["Parameter", "TorchFileError", "load", "load_all", "save_pt"]
 
-LEGACY = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")  # the magic number of torch < 1.6
 SAVE_AGAIN = (
     "in torch, run torch.save(torch.load(FILE, map_location='cpu'), FILE) on a trusted file"
 )
@@ -85,12 +85,12 @@ def _load(path: Path):
         start = file.read(512)
     if start.startswith(b"PK"):
         return read_zip(path)
+    if start.startswith(START):
+        return read_legacy(path)
     raise TorchFileError(_what_else(start))
 
 
 def _what_else(start: bytes) -> str:
-    if start.startswith(LEGACY):
-        return f"it has the old format of torch < 1.6, which is not read: {SAVE_AGAIN}"
     if start[257:262] == b"ustar":
         return f"it has the tar format of torch < 0.4, which is not read: {SAVE_AGAIN}"
     for magic, what in OTHERS.items():

@@ -19,13 +19,7 @@ PROTOCOL = 1001
 COUNT = np.dtype("<i8")
 
 
-def is_legacy(path: str | Path) -> bool:
-    """Whether the file starts as one of this format."""
-    with open(path, "rb") as file:
-        return file.read(len(START)) == START
-
-
-def read_legacy(path: str | Path) -> object:
+def read_legacy(path: Path) -> object:
     """The object saved in the file; its arrays are read-only views of the mapped file.
 
     Raises:
@@ -35,9 +29,10 @@ def read_legacy(path: str | Path) -> object:
     raw = np.asarray(np.memmap(path, np.uint8, "r"))
     pickles, end = split_pickles(raw)
     if unpickle(pickles[1], {}, no_storage) != PROTOCOL:
-        raise TorchFileError(f"{path}: its protocol is not {PROTOCOL}")
-    if not unpickle(pickles[2], {}, no_storage).get("little_endian"):
-        raise TorchFileError(f"{path}: its numbers are not little-endian")
+        raise TorchFileError(f"its protocol is not {PROTOCOL}")
+    writer = unpickle(pickles[2], {}, no_storage)
+    if not isinstance(writer, dict) or writer.get("little_endian") is not True:
+        raise TorchFileError("its numbers are not little-endian")
     keys = unpickle(pickles[4], {}, no_storage)
     storages = find_storages(raw, end, keys, named_storages(pickles[3]))
     return unpickle(pickles[3], TENSORS, lambda identity: storages[identity[2]])
@@ -86,7 +81,7 @@ def find_storages(
     raw: np.ndarray, start: int, keys: list, named: dict[str, tuple[np.dtype, int]]
 ) -> dict[str, Storage]:
     """Views of the storages, which lie one after the other in the order of `keys`."""
-    if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(named):
+    if not isinstance(keys, list) or sorted(map(repr, keys)) != sorted(map(repr, named)):
         raise TorchFileError("its list of storages is not that of its tensors")
     storages = {}
     for key in keys:

@@ -7,15 +7,12 @@ package (`linK.model.1`), or the state dict of an `lpips.LPIPS` module, which ho
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvid.core import torch_file
 from jaxvid.core.convert import CONV2D, CONV3D, Rule, to_ours, to_theirs
-from jaxvid.core.torch_legacy import is_legacy, read_legacy
 from jaxvid.metrics.i3d import I3D
 from jaxvid.metrics.lpips import SCALE, SHIFT, STAGES, Conv, Lpips
 
@@ -115,18 +112,3 @@ def i3d_to_ours(state: Mapping) -> dict:
 def i3d_to_theirs(params: Mapping) -> dict:
     """The port's state dict (without `num_batches_tracked`)."""
     return to_theirs(params, I3D_RULES)
-
-
-def read(sources: Sequence[str]) -> dict:
-    """All tensors of the source files in one mapping; a name in two files is an error."""
-    merged = {}
-    for source in sources:
-        legacy = Path(source).is_file() and is_legacy(source)
-        state = read_legacy(source) if legacy else torch_file.load(source)
-        if not isinstance(state, Mapping):
-            raise ValueError(f"{source} holds {type(state).__name__}, not a state dict")
-        repeated = sorted(set(state) & set(merged))
-        if repeated:
-            raise ValueError(f"{source} repeats {repeated[0]} of an earlier source")
-        merged.update(state)
-    return merged
