@@ -1,6 +1,7 @@
 """A folder of videos over worker processes: shares, crashes, timeouts, signals, resuming."""
 
 import contextlib
+import errno
 import functools
 import importlib
 import io
@@ -14,21 +15,13 @@ import time
 from pathlib import Path
 
 import pytest
-from fake_mode import FakeConfig, FakeGenerator, fake_plan, fake_requests
-from ml_collections import ConfigDict
 
 from jaxvid.core import distributed
-from jaxvid.core.files import InputError
-from jaxvid.cosmos.mode import CosmosMode
 from jaxvid.runs import parallel, parallel_page, parallel_table
 from jaxvid.runs.causes import INPUT, KILLED, MEMORY, TIMEOUT
-from jaxvid.runs.clips import Clips
-from jaxvid.runs.config import RunConfig
-from jaxvid.runs.fingerprint import Provenance
 from jaxvid.runs.parallel import ParallelConfig, find_videos, gpu_names
 from jaxvid.runs.parallel_run import queues, run_parallel
 from jaxvid.runs.parallel_worker import environment
-from jaxvid.runs.runner import run
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = str(Path(__file__).with_name("parallel_script.py"))
@@ -217,6 +210,24 @@ def test_limits_of_failures(folder):
     assert (root / "b").exists() and not (root / "c").exists()
 
 
+def test_places_that_cannot_be_written(folder, capsys, monkeypatch):
+    root = folder(a="go", sub__b="go")
+    access = os.access
+    at_sub = lambda path, mode: Path(path).name != "sub" and access(path, mode)  # noqa: E731
+    monkeypatch.setattr(os, "access", at_sub)
+    assert go(root) == 3
+    text = capsys.readouterr().out
+    assert f"b.mp4: bad input: {root}/sub is read-only" in text and "1 done" in text
+    monkeypatch.undo()
+
+    def full(video, *_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", str(video.output))
+
+    monkeypatch.setattr(parallel, "write_marker", full)
+    assert go(root, resume=False) == 4
+    assert "stopped: OSError: [Errno 28] No space left on device" in capsys.readouterr().out
+
+
 def test_a_wrong_command_is_one_line(folder):
     root = folder(a="go", b="go")
     with pytest.raises(ValueError, match=r"--script=.*exit code 2"):
@@ -302,79 +313,6 @@ def test_two_runs_in_one_folder(folder):
     assert process.wait(timeout=30) == 0
 
 
-class FakeMode:
-    """Counts how often parameters are loaded; a clip's text decides the number of frames."""
-
-    loads = 0
-
-    def __init__(self, config):
-        self.output, self.clip = config.run.output, config.clip
-        try:
-            self.frames = 4 if "long" in Path(self.clip).read_text() else 2
-        except OSError as error:
-            raise InputError("no such clip") from error
-
-    def requests(self):
-        fake = FakeConfig(requests=1, frames=self.frames, size=16)
-        return fake_requests(fake, {"clip": self.clip})
-
-    def load(self, requests):
-        FakeMode.loads += 1
-        return FakeGenerator(FakeConfig(frames=self.frames, size=16, seconds=0))
-
-    def provenance(self):
-        return Provenance()
-
-    @staticmethod
-    def take_clip(config, path):
-        config.clip = path
-
-    def take_over(self, generator, requests):
-        return generator.config.frames == self.frames
-
-
-def make(mode, config, load):
-    requests = mode.requests()
-    print(fake_plan(FakeConfig(), requests).lines())
-    return run(load, requests, RunConfig(**config.run), Provenance())
-
-
-def test_clips_share_one_generator(folder, tmp_path):
-    root = folder(a="short", b="short", c="long")
-    config = ConfigDict({"mode": "fake", "clip": "", "run": {"output": "", "shard": ""}})
-    clips = Clips(FakeMode, config, make)
-    FakeMode.loads = 0
-    answers = [clips(str(root / f"{n}.mp4"), str(root / n)) for n in ("a", "b", "a", "c")]
-    assert [a["skipped"] for a in answers] == [False, False, True, False]
-    assert not any(a["code"] for a in answers) and FakeMode.loads == 2
-    assert (root / "b" / "clip_0000" / "samples.npy").exists()
-    with pytest.raises(ValueError, match="nothing of a single video"):
-        Clips(object, config, make)
-    with pytest.raises(ValueError, match=r"control videos .*, which a clip is not .*:multirun"):
-        Clips(CosmosMode, config, make)
-
-
-def test_a_mistake_in_the_settings_is_told_from_a_bad_clip(folder):
-    root = folder(a="short", b="short", c="long")
-    config = ConfigDict({"mode": "fake", "clip": "", "run": {"output": "", "shard": ""}})
-    clips = Clips(FakeMode, config, make)
-    videos = [str(root / f"{name}.mp4") for name in ("gone", "a", "b", "c")]
-    found = clips.describe(videos)
-    assert found == clips.describe(videos[1:]) != clips.describe(videos[:1])
-    changed = lambda **fields: Clips(FakeMode, ConfigDict(config.to_dict() | fields), make)  # noqa: E731
-    assert found != changed(dark=1).describe(videos)
-    for section in ({"max_failures": -1}, {"shards": ""}):
-        with pytest.raises(ValueError, match=r"max_failures=-1|shards is not a field"):
-            changed(run=section).describe(videos)
-
-    class Wrong(FakeMode):
-        def requests(self):
-            raise ValueError("no checkpoint")
-
-    with pytest.raises(ValueError, match="no checkpoint"):
-        Clips(Wrong, config, make).describe(videos[1:])
-
-
 @pytest.mark.slow
 def test_jaxvid_over_a_folder(tmp_path):
     """The demo model completes three copies of the demo's clip; one file is cut off."""
@@ -391,3 +329,8 @@ def test_jaxvid_over_a_folder(tmp_path):
     assert samples[0] == samples[1]
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert "0 done, 3 skipped, 1 failed" in again.stdout, again
+    assert (tmp_path / "a" / parallel.LOG).read_text().count("--- attempt") == 1
+    wrong = [*command, "--config.checkpoint=/nowhere"]
+    refused = subprocess.run(wrong, cwd=ROOT, capture_output=True, text=True)
+    assert refused.returncode == 2 and "there is no checkpoint /nowhere" in refused.stderr, refused
+    assert not refused.stdout

@@ -41,19 +41,20 @@ class Clips:
     def describe(self, videos: Sequence[str]) -> str:
         """Hash of the settings and checkpoints that decide what becomes of a video.
 
-        videos: some of those to come; one that cannot be used says nothing about the others.
+        videos: some of those to come; one that is damaged says nothing about the others.
         Raises:
-          ValueError: a setting of the run; or all videos are refused for one and the same reason
-            that is not in their files.
+          ValueError: a setting of the run, or what all videos that are not damaged meet alike.
         """
         build(RunConfig, dict(self._config.run) | {"output": "any"}, "config.run")
         reasons = set()
         for video in videos:
             try:
                 return self._describe(video)
+            except InputError:
+                continue
             except ValueError as error:
-                reasons.add("" if isinstance(error, InputError) else str(error))
-        if len(reasons) == 1 and "" not in reasons:
+                reasons.add(str(error))
+        if len(reasons) == 1:
             raise ValueError(*reasons)
         return secrets.token_hex()  # equal to that of no other run: each video is looked at
 
