@@ -60,8 +60,11 @@ def other(config, args):
 
 
 def benchmark(argv: list[str]) -> int:
-    config, rest = parse_arguments(argv)
-    args = flags().parse_args(rest)
+    """Measures, prints a table and writes one JSON; returns the exit code."""
+    args, rest = flags().parse_known_args(argv)
+    config, unknown = parse_arguments(rest)
+    if unknown:
+        raise ValueError(f"unknown argument {unknown[0]}; --help lists the flags")
     if args.repeats < 1 or args.warmup < 0:
         raise ValueError(f"--repeats={args.repeats}, --warmup={args.warmup}: at least 1 and 0")
     check_writable(Path(args.output).expanduser().parent, "--output")

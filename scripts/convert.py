@@ -73,6 +73,7 @@ CONVERTERS = {
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The flags; argv: None is the command line's."""
     parser = program.Parser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -135,6 +136,7 @@ def revert(model: str, sources: Sequence[Path], output: Path, part: str = "") ->
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Checks paths, converts in one direction or the other; returns the exit code."""
     args = parse(argv)
     sources = [source.expanduser() for source in args.source]
     output = args.output.expanduser()

@@ -7,21 +7,20 @@ Noise is carried along the flow of `models.transformer`, in float32, for every p
 of Euler's method; `--limit`: only so many prompts; `--batch_size`: videos at a time.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 from jaxvid.core import distributed
 from jaxvid.core.config import parse_arguments
 from jaxvid.core.files import check_writable
-from jaxvid.core.program import main
+from jaxvid.core.program import Parser, main
 from jaxvid.longlive.ode_pairs import PairsConfig
 from jaxvid.longlive.pair_making import make_pairs
 from jaxvid.longlive.train_setup import training_setup
 
 
-def flags() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, exit_on_error=False)
+def flags() -> Parser:
+    parser = Parser(description=__doc__)
     parser.add_argument("--output", required=True, type=Path)
     parser.add_argument("--steps", type=int, default=48)
     parser.add_argument("--shift", type=float, default=8.0)
@@ -33,13 +32,12 @@ def flags() -> argparse.ArgumentParser:
 
 def pairs(argv: list[str]) -> int:
     """Config, checks, videos; returns the exit code."""
-    config, rest = parse_arguments(argv)
-    try:
-        args, unknown = flags().parse_known_args(rest)
-    except argparse.ArgumentError as error:
-        raise ValueError(str(error)) from None
+    args, rest = flags().parse_known_args(argv)
+    config, unknown = parse_arguments(rest)
     if unknown:
-        raise ValueError(f"unknown argument {unknown[0]}")
+        raise ValueError(f"unknown argument {unknown[0]}; --help lists the flags")
+    if args.limit < 0 or args.batch_size < 1:
+        raise ValueError(f"--limit={args.limit}, --batch_size={args.batch_size}: at least 0 and 1")
     config.run.output = str(args.output)
     check_writable(args.output.expanduser(), "--output")
     setup = training_setup(config)

@@ -23,6 +23,7 @@ from jaxvid.fdm.setup import sampling_settings
 
 
 def optimal_schedule(argv: list[str]) -> int:
+    """Searches, or prints what is left as an array; returns the exit code."""
     flags, words = search_flags(argv)
     config, rest = parse_arguments(sampling_overrides(words, environ={}))
     if rest:

@@ -39,8 +39,10 @@ def flags() -> Parser:
 
 def plan(argv: list[str]) -> int:
     """Prints a table for each target; writes one JSON."""
-    config, rest = parse_arguments(argv)
-    args = flags().parse_args(rest)
+    args, rest = flags().parse_known_args(argv)
+    config, unknown = parse_arguments(rest)
+    if unknown:
+        raise ValueError(f"unknown argument {unknown[0]}; --help lists the flags")
     if config.get("mode") not in MODES:
         raise ValueError(f"config.mode={config.get('mode')!r} is not one of {', '.join(MODES)}")
     check_writable(Path(args.output).expanduser().parent, "--output")

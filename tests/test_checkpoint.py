@@ -118,7 +118,7 @@ def test_keeps_the_latest_steps(tmp_path):
     for step in (1, 2, 30, 4):
         checkpoint.save_step(tmp_path, step, {"x": step}, {"name": "n"}, keep=2)
     assert checkpoint.steps(tmp_path) == [4, 30]
-    assert checkpoint.restore_step(tmp_path, 4, {"x": 0}) == {"x": 4}
+    assert checkpoint.restore(checkpoint.step_path(tmp_path, 4), {"x": 0}) == {"x": 4}
     assert checkpoint.read_info(tmp_path) == {"step": 30, "name": "n"}  # stands for the latest
     assert checkpoint.latest_step(tmp_path / "nowhere") is None
 
@@ -129,7 +129,7 @@ def test_latest_step_ignores_unfinished_ones(tmp_path):
     (checkpoint.step_path(tmp_path, 9) / checkpoint.NOTE).unlink()
     assert checkpoint.latest_step(tmp_path) == 3
     with pytest.raises(ValueError, match="not a complete checkpoint"):
-        checkpoint.restore_step(tmp_path, 9, {"x": 0})
+        checkpoint.restore(checkpoint.step_path(tmp_path, 9), {"x": 0})
 
 
 def test_fingerprint_tells_saves_apart_and_survives_a_copy(tmp_path):
@@ -303,7 +303,7 @@ x, key = make()
 state = {"x": x, "key": key, "step": 3, "host": np.arange(3)}
 for step in (1, 2):
     checkpoint.save_step(sys.argv[1], step, state, {}, keep=1)
-got = checkpoint.restore_step(sys.argv[1], 2, state)
+got = checkpoint.restore(checkpoint.step_path(sys.argv[1], 2), state)
 assert got["x"].sharding == rows and got["step"] == 3
 for mine, saved in zip(got["x"].addressable_shards, x.addressable_shards):
     assert (np.asarray(mine.data) == np.asarray(saved.data)).all()

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import script
 from ml_collections import ConfigDict
 
 from jaxvid.core.config import build, load_config, override, parse_arguments
@@ -194,3 +195,14 @@ def test_drawn_networks_take_no_file(name, tmp_path):
     modes = {"longlive": longlive_setup, "cosmos_multiview": cosmos_setup}
     with pytest.raises(ValueError, match=r"models.random=True reads no files, models.transformer="):
         modes[name].sampling_settings(config)
+
+
+@pytest.mark.parametrize("name", ["benchmark", "ode_pairs", "plan"])
+def test_help_needs_no_config(name, capsys, at_root):
+    run = getattr(script.load(name), "pairs" if name == "ode_pairs" else name)
+    with pytest.raises(SystemExit, match=r"^0$"):
+        run(["--help"])
+    assert "--output" in capsys.readouterr().out
+    words = ["--config=configs/longlive.py:tiny", "--output=out", "--stpes=3"]
+    with pytest.raises(ValueError, match=r"^unknown argument --stpes=3; --help lists the flags$"):
+        run(words)

@@ -324,8 +324,7 @@ def test_names():
         naming.run_name("autoreg", 10, 7, None, 36)
     folder = naming.results_folder("checkpoints/run/ema_0.9999")
     assert str(folder) == "results/run/ema_0.9999"
-    assert naming.parse_sample_name(naming.sample_name(12, 3)) == (12, 3)
-    assert naming.parse_sample_name("sample_0012-3.npy.lock") is None
+    assert naming.sample_name(12, 3) == "sample_0012-3.npy"
     picture = naming.picture_name("autoreg", 8, 4, 30, 0)
     assert picture == "sample_vis_autoreg_uncond_T=30_sampling_4_out_of_8.png"
     picture = naming.picture_name("long-range", 8, 4, 30, 10, index=1, refactored=True)

@@ -173,11 +173,6 @@ def _thin(folder: Path, kept: list[int]) -> None:
             shutil.rmtree(path)
 
 
-def restore_step(folder, step: int, like):
-    """`restore` of one training step."""
-    return restore(step_path(folder, step), like)
-
-
 def latest_step(folder) -> int | None:
     """The largest complete step saved under `folder`, None if there is none."""
     return max(steps(folder), default=None)

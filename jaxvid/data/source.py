@@ -86,12 +86,6 @@ class Source:
             raise ValueError(f"{where}: frames are {size}, but {wanted} is wanted; {way_out}")
         return video
 
-    def check_all(self, frames: int | None = None):
-        """`check`s every video, before a long run trips over one."""
-        self.look(range(len(self)))
-        for i in range(len(self)):
-            self.check(i, frames)
-
     def __getitem__(self, i: int) -> np.ndarray:
         """The first T frames of video `i`, uint8 (t, h, w, 3)."""
         return self._read(self.check(i), slice(0, self.frames))

@@ -4,10 +4,7 @@ The paper's code says inference_mode, step_size, obs_length where the refactored
 sampling_scheme, max_latent_frames, n_obs; the names are the same.
 """
 
-import re
 from pathlib import Path, PurePath
-
-_SAMPLE = re.compile(r"sample_(\d+)-(\d+)\.npy")
 
 
 def results_folder(
@@ -67,12 +64,6 @@ def evaluation_folder(
 def sample_name(video: int, sample: int) -> str:
     """File of one sample; `video` is the index in the data set."""
     return f"sample_{video:04d}-{sample}.npy"
-
-
-def parse_sample_name(name: str) -> tuple[int, int] | None:
-    """(video, sample), or None if it is another file."""
-    match = _SAMPLE.fullmatch(name)
-    return (int(match[1]), int(match[2])) if match else None
 
 
 def elbo_name(video: int, *, ddim: bool = False, respacing: str = "") -> str:
