@@ -35,8 +35,10 @@ def test_prepared_walks_equal_the_rendered_ones(tmp_path):
         prepared = open_source(dataclasses.replace(config, prepared=str(tmp_path)), split)
         assert len(prepared) == len(rendered) and prepared.length(0) == 300
         for i in range(len(rendered)):
-            assert prepared.name(i) == rendered.name(i)
             np.testing.assert_array_equal(prepared[i], rendered[i])
+        prepared.records = [None] * len(rendered)  # names and labels do without videos
+        for i in range(len(rendered)):
+            assert prepared.name(i) == rendered.name(i)
             for name, label in rendered.labels(i).items():
                 np.testing.assert_array_equal(prepared.labels(i)[name], label)
     with pytest.raises(ValueError, match="made with another config"):

@@ -29,12 +29,14 @@ class PreparedSource(Source):
         if split not in prepared.info.splits:
             raise ValueError(f"{self.where}: no split {split}, only {list(prepared.info.splits)}")
         self.records = prepared.as_data_source(split)
+        packed = {"video": tfds.decode.SkipDecoding()}  # which takes most of the time
+        self._notes = prepared.as_data_source(split, decoders=packed)
 
     def __len__(self):
         return len(self.records)
 
     def name(self, i):
-        return self.records[i]["name"].decode()
+        return self._notes[i]["name"].decode()
 
     def open(self, i):
         return self.records[i]["video"]
@@ -53,7 +55,7 @@ class PreparedSource(Source):
     def labels(self, i) -> dict[str, np.ndarray]:
         """Whatever else the record holds."""
         self._check_index(i)
-        return {k: v for k, v in self.records[i].items() if k not in ("video", "name")}
+        return {k: v for k, v in self._notes[i].items() if k not in ("video", "name")}
 
     def shortest(self) -> int:
         """Frames of the shortest video; reads all of them."""
