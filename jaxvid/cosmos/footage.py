@@ -43,6 +43,7 @@ def thinning(spec: Spec, videos: Mapping[str, VideoInfo]) -> int:
 
 
 def check_alike(videos: Mapping[str, VideoInfo]) -> None:
+    """Raises ValueError unless all have the size and the number of frames of the first."""
     (first, info), *rest = videos.items()
     way_out = "make them alike, or set sampling.mixed_videos=allow"
     for key, other in rest:

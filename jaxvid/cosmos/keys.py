@@ -141,12 +141,7 @@ def _config(shape: _Shapes, settings: dict) -> DitConfig:
     patch = settings.get("patch_spatial", 2)
     channels = shape("final_layer.linear.weight")[0] // patch**2
     cross_view = "blocks.0.cross_view_attn.q_proj.weight" in shape
-    views, view_channels = settings.get("n_cameras_emb", 7), 0
-    if "view_embeddings.weight" in shape:
-        views, view_channels = shape("view_embeddings.weight")
-    modulated = "adaln_view_embedder.weight" in shape
-    if modulated:
-        views = shape("adaln_view_embedder.weight")[0]
+    views, view_channels, modulated = _views(shape, settings)
     if inputs != patch**2 * (channels + 2 + view_channels):
         raise ValueError(f"x_embedder has {inputs} inputs, which does not fit {channels} channels")
     control = shape("control_embedder.proj.1.weight")[1] // patch**2 - 2 - view_channels
@@ -185,6 +180,17 @@ def _config(shape: _Shapes, settings: dict) -> DitConfig:
             f"blocks, but there are {hints} control blocks"
         )
     return config
+
+
+def _views(shape: _Shapes, settings: dict) -> tuple[int, int, bool]:
+    """How many views there can be, their channels among the inputs, whether they modulate."""
+    views, channels = settings.get("n_cameras_emb", 7), 0
+    if "view_embeddings.weight" in shape:
+        views, channels = shape("view_embeddings.weight")
+    modulated = "adaln_view_embedder.weight" in shape
+    if modulated:
+        views = shape("adaln_view_embedder.weight")[0]
+    return views, channels, modulated
 
 
 def _neighbours(settings: dict, views: int) -> tuple[tuple[int, ...], ...]:

@@ -131,13 +131,7 @@ def evaluate(
             truth_clip(samples, truth, video)
     for metrics in groups(missing):
         params = networks.get(metrics[0], (None, None))[0]
-        if metrics == ["fvd"]:
-            new = {"fvd": fvd_scores(samples, truth, params, settings, track)}
-        elif metrics == ["rooms"]:
-            new = {"rooms": room_scores(samples, truth, settings, track)}
-        else:
-            new = frame_metrics(samples, truth, metrics, settings, params, track)
-        stored = merge_pickle(path, new)
+        stored = merge_pickle(path, computed(metrics, samples, truth, settings, params, track))
         write_results(path.with_suffix(".json"), stored, protocol, dataset)
     if not missing:
         print(f"{path} has {', '.join(config.metrics)} already")
@@ -147,6 +141,17 @@ def evaluate(
         draw(stored, config.obs_length, path.with_suffix(""))
     print(report.table(summarise(stored), dataset, {m: protocol[m] for m in stored}))
     return path.with_suffix(".json")
+
+
+def computed(
+    metrics: list[str], samples: Samples, truth: Truth, settings: Settings, params, track: Callable
+) -> dict:
+    """The results of a group of metrics, see `groups`; params: those of its network, or None."""
+    if metrics == ["fvd"]:
+        return {"fvd": fvd_scores(samples, truth, params, settings, track)}
+    if metrics == ["rooms"]:
+        return {"rooms": room_scores(samples, truth, settings, track)}
+    return frame_metrics(samples, truth, metrics, settings, params, track)
 
 
 def groups(metrics: list[str]) -> list[list[str]]:
