@@ -1,7 +1,8 @@
 """A script that takes a video: python parallel_script.py --video_path V --output_dir O
 
 The text in the "video" says what to do: sleep SECONDS, crash, crash once, fail, memory, hang, deaf
-(to SIGTERM), child. With --serve it takes many, with --model=FILE the file's text is part of it. It prints what could be taken for an answer, were that looked for there.
+(to SIGTERM), child. With --serve it takes many, with --model=FILE the file's text is part of it. It
+prints what could be taken for an answer, were that looked for there.
 """
 
 import json

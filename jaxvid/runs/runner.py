@@ -99,7 +99,7 @@ def run(
     check_requests(requests)
     share, leader = this_share(config.shard, process), Leader(lead)
     try:
-        with stoppable(), open_output(config.output, share) as (manifest, staging):
+        with stoppable(lead), open_output(config.output, share) as (manifest, staging):
             check_places(requests, config.folder)
             found = survey(share.select(requests), config, provenance)
             for line in found.lines():
@@ -126,8 +126,11 @@ def run(
 
 
 @contextlib.contextmanager
-def stoppable() -> Iterator[None]:
-    """Turns SIGTERM, which schedulers send, into the exception that Ctrl-C raises."""
+def stoppable(lead: bool = False) -> Iterator[None]:
+    """Turns SIGTERM, which schedulers send, into the exception that Ctrl-C raises.
+
+    A leader leaves SIGTERM to JAX, see together.Pace.
+    """
 
     def interrupt(number, _frame):
         raise Interrupted(number)
@@ -135,9 +138,8 @@ def stoppable() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    earlier = {
-        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    numbers = (signal.SIGINT,) if lead else (signal.SIGINT, signal.SIGTERM)
+    earlier = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:
@@ -321,6 +323,8 @@ class _Run:
             else:
                 self.recorder.write(jobs[item.index], item)
             self.progress.update(stage, fraction * len(jobs))
+            if self.leader.stop():
+                raise Interrupted(signal.SIGTERM)
 
     def _fail(self, job: Job, error: Exception):
         self.progress.log(f"failed: {job.request.id}: {one_line(error)}")

@@ -2,8 +2,7 @@
 
 All of them hold parts of the same arrays and have to run the same programs in the same order. Only
 the leader looks at the output folder, decides what is made, writes it, and says when it is enough.
-It alone hears SIGINT and SIGTERM, which launchers send to all. If one of them dies, JAX ends the
-others.
+SIGTERM to any of them lets all stop after the same item. If one of them dies, JAX ends the others.
 """
 
 import contextlib
@@ -15,16 +14,33 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from jax.experimental import multihost_utils
+
 from jaxvid.core.distributed import told
 from jaxvid.runs.halfway import Halfway
 from jaxvid.runs.requests import Generator, Request, Snapshot
+
+
+class Pace:
+    """Counts the items of all calls, so that the processes stop after the same one."""
+
+    def __init__(self):
+        self._items = 0
+
+    def stop(self) -> bool:
+        """Whether this item is the last, since a process got SIGTERM; all of them ask after each.
+
+        JAX's preemption service hears the signal; nothing waits for a device.
+        """
+        self._items += 1
+        return multihost_utils.reached_preemption_sync_point(self._items)
 
 
 class Leader:
     """Tells the other processes what to do; alone, it tells nobody."""
 
     def __init__(self, active: bool):
-        self._active, self._busy = active, False
+        self._active, self._busy, self._pace = active, False, Pace()
 
     @contextlib.contextmanager
     def order(self, **words) -> Iterator[None]:
@@ -34,6 +50,13 @@ class Leader:
         self._busy = True
         yield
         self._busy = False  # after an exception nobody knows where the others are
+
+    def stop(self) -> bool:
+        """See `Pace`; alone, never."""
+        if self._active and self._pace.stop():
+            self._busy = False  # the others stop here, too
+            return True
+        return False
 
     def dismiss(self):
         """The others may go, unless they are in the middle of something."""
@@ -54,10 +77,8 @@ def follow(
     load: Callable[[list[Request]], Generator], requests: Sequence[Request], output: Path
 ) -> int:
     """Does what the leader orders until it says no more; returns the exit code."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    known = {request.id: request for request in requests}
-    generator = None
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the leader decides
+    known, pace, generator = {request.id: request for request in requests}, Pace(), None
     with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as reader:
         while (order := told(None)) is not None:
             if "load" in order:
@@ -68,7 +89,7 @@ def follow(
             prints, size = order["prints"], generator.batch_size
             halfway = Halfway(output, batch, prints, size) if prints else None
             with contextlib.suppress(Exception):  # the leader has it, too, and records it
-                _make(generator, batch, halfway, order["step"])
+                _make(generator, batch, halfway, order["step"], pace)
     return 0
 
 
@@ -93,8 +114,10 @@ def begin(generator: Generator, batch: list[Request], halfway: Halfway | None, s
     return halfway.resumed(generator, step) if step else generator.generate(batch)
 
 
-def _make(generator: Generator, batch: list[Request], halfway: Halfway | None, step: int):
+def _make(generator, batch: list[Request], halfway: Halfway | None, step: int, pace: Pace):
     for item in begin(generator, batch, halfway, step):
         if isinstance(item, Snapshot):
             step += 1
             halfway.save(step, item)
+        if pace.stop():
+            return
