@@ -19,7 +19,7 @@ from jaxvid.runs.causes import ERROR, MEMORY, kind_of
 from jaxvid.runs.config import RunConfig
 from jaxvid.runs.events import Events
 from jaxvid.runs.fingerprint import Provenance
-from jaxvid.runs.halfway import Halfway, clear_stale, key
+from jaxvid.runs.halfway import FOLDER, Halfway, clear_stale, key
 from jaxvid.runs.manifest import NAME
 from jaxvid.runs.progress import Progress
 from jaxvid.runs.recorder import Job, Recorder, one_line
@@ -233,6 +233,8 @@ class _Run:
 
     def _clear_stale(self, batches, generator: Generator | None):
         """Forgets what no call is going to go on from."""
+        if not (self.config.folder / FOLDER).exists():
+            return  # else the inputs of all calls would be read, to know their fingerprints
         lists = (self.found.todo, self.found.done, self.found.kept, self.found.failed_before)
         ours = [request.id for one in lists for request in one]
         wanted = []
