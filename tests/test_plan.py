@@ -191,7 +191,7 @@ def test_the_script_writes_a_table_and_figures(tmp_path):
 @pytest.mark.parametrize(
     "flag, words",
     [
-        ("--speed=fast", "unrecognized arguments: --speed=fast"),
+        ("--speed=fast", "unknown argument --speed=fast"),
         ("--config.mesh.seq=7", "does not use exactly"),
         ("--config.sampling.width=100", "100 pixels do not fit the transformer: use a multiple"),
         ("--config.sampling.decoder=separate", "needs a target of 2 devices or more"),
