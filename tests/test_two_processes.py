@@ -92,3 +92,24 @@ def test_two_processes_share_the_requests(tmp_path):
     assert all("6 done" in text for text in texts), texts
     check_equal(tmp_path / "shared", tmp_path / "alone")
     assert {row["share"] for row in manifest(tmp_path / "shared").rows()} == {"0/2", "1/2"}
+
+
+READ_ALONE = """
+import sys
+import jax
+import numpy as np
+from jaxvid.core import checkpoint, distributed
+
+distributed.start()
+tree = {"text": {"kernel": np.eye(3)}, "blocks": np.ones(2)}
+checkpoint.save(sys.argv[1], tree, {})
+if jax.process_index() == 1:
+    assert (checkpoint.restore(sys.argv[1], part="text")["kernel"] == np.eye(3)).all()
+    assert (checkpoint.restore(sys.argv[1])["blocks"] == 1).all()
+"""
+
+
+@pytest.mark.slow
+def test_one_of_two_processes_reads_a_checkpoint(tmp_path):
+    """As the one that lacks words does; the other does not come along."""
+    together([sys.executable, "-c", READ_ALONE, str(tmp_path / "saved")])

@@ -66,7 +66,7 @@ def save(path, tree, info: dict, overwrite: bool = False) -> None:
 
 
 def restore(path, like=None, part: str = ""):
-    """Reads the tree saved at `path`.
+    """Reads the tree saved at `path`; every process calls it if `like` is given.
 
     Args:
       path: a checkpoint, or a folder of training steps (its latest is taken).
@@ -88,7 +88,7 @@ def restore(path, like=None, part: str = ""):
         raise ValueError(f"{path} holds no {part!r}; it holds {', '.join(tops)}")
     if like is None:
         wanted = {name: host(leaf) for name, leaf in inside.items()}
-        return _load(path, wanted, prefix)
+        return _load(path, wanted, prefix, alone=True)
     wanted = {prefix + name: leaf for name, leaf in named(like)}
     _check_match(path, {n: leaf.shape for n, leaf in inside.items()}, wanted)
     tree = dict(named(_load(path, {n: abstract(leaf) for n, leaf in wanted.items()}, prefix)))
@@ -293,9 +293,14 @@ def _metadata(path: Path) -> dict:
     return tree
 
 
-def _load(path: Path, wanted: dict, prefix: tuple[str, ...]):
-    context = ocp.Context()
+def _load(path: Path, wanted: dict, prefix: tuple[str, ...], alone: bool = False):
+    """alone: without waiting for the other processes, which need not read the same."""
+    context, index = ocp.Context(), jax.process_index()
     context.pytree.loading.partial_load = bool(prefix)
+    if alone and jax.process_count() > 1:
+        context.multiprocessing.primary_host = index
+        context.multiprocessing.active_processes = {index}
+        context.multiprocessing.barrier_sync_key_prefix = f"alone_{index}"
     with _orbax_errors(f"{path} is damaged"), context:
         tree = ocp.load(path, nest(wanted))
     for key in prefix:
