@@ -117,16 +117,15 @@ def submit(tmp_path: Path, *options: str, command: str, **variables: str) -> str
 
 
 def wait_for_end(job: str, tmp_path: Path) -> str:
-    """Until the job has left the queue, at once if it is queued anew; returns all logs."""
+    """Until the job has ended and is not queued anew, which then begins at once; all logs."""
 
     def ended():
-        for line in ask("squeue", "-h", "-r", "-o", "%i %T", "-j", job).splitlines():
-            task, found = line.split()
-            if found == "PENDING":  # SLURM holds a requeued job back for two minutes
-                subprocess.run(
-                    ["scontrol", "update", f"JobId={task}", "StartTime=now"], check=False
-                )
-        return not ask("squeue", "-h", "-j", job)
+        lines = ask("squeue", "-h", "-r", "-t", "all", "-o", "%i %T", "-j", job).splitlines()
+        states = dict(line.split() for line in lines)
+        for task in (task for task, found in states.items() if found == "PENDING"):
+            # SLURM holds a requeued job back for two minutes
+            subprocess.run(["scontrol", "update", f"JobId={task}", "StartTime=now"], check=False)
+        return set(states.values()) <= {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"}
 
     wait_until(ended, f"{job} has ended")
     return "\n".join(p.read_text() for p in sorted(tmp_path.glob("log-*.txt")))

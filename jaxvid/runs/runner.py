@@ -34,7 +34,7 @@ from jaxvid.runs.requests import (
 from jaxvid.runs.share import this_share
 from jaxvid.runs.staging import open_output
 from jaxvid.runs.survey import Survey, survey
-from jaxvid.runs.together import Leader, begin, prefetch
+from jaxvid.runs.together import Leader, ProcessLostError, begin, prefetch
 
 PARTIAL, STOPPED = 3, 4
 
@@ -158,7 +158,7 @@ def why_stopped(error: BaseException, config: RunConfig, begun=False) -> tuple[s
         return str(error), STOPPED
     if disk_full(error):
         return f"the disk of {error.filename or config.folder} is full", STOPPED
-    if kind_of(error) == MEMORY or (begun and isinstance(error, OSError)):
+    if kind_of(error) == MEMORY or (begun and isinstance(error, OSError | ProcessLostError)):
         return one_line(error), STOPPED
     raise error
 
@@ -302,8 +302,11 @@ class _Run:
                 if disk_full(error):
                     self._drop(job for job in jobs if not halfway)  # the others can be gone on with
                     raise
-                return error
-        return None
+                failed = error
+            else:
+                return None
+        self.leader.check_others()
+        return failed
 
     def _drop(self, jobs: Iterable[Job]):
         for job in jobs:

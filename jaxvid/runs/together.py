@@ -21,6 +21,10 @@ from jaxvid.runs.halfway import Halfway
 from jaxvid.runs.requests import Generator, Request, Snapshot
 
 
+class ProcessLostError(Exception):
+    """A process that took part is gone."""
+
+
 class Pace:
     """Counts the items of all calls, so that the processes stop after the same one."""
 
@@ -50,6 +54,20 @@ class Leader:
         self._busy = True
         yield
         self._busy = False  # after an exception nobody knows where the others are
+
+    def check_others(self):
+        """After an exception, which the others should have met as well: whether they are there.
+
+        Raises:
+          ProcessLostError: one of them is not; the exception tells nothing about the request.
+        """
+        if not self._active:
+            return
+        try:
+            told({})
+        except Exception as error:
+            self._busy = True
+            raise ProcessLostError(f"another process of the run has ended: {error}") from error
 
     def stop(self) -> bool:
         """See `Pace`; alone, never."""
@@ -83,6 +101,7 @@ def follow(
         while (order := told(None)) is not None:
             if "load" in order:
                 generator = load([known[id] for id in order["load"]])
+            if "batch" not in order:
                 continue
             batch = [known[id] for id in order["batch"]]
             prefetch(reader, generator, [known[id] for id in order["next"]])
