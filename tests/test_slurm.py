@@ -169,6 +169,8 @@ exec {python} "$@"
 
 def preempt(job: str, _):
     ask("scancel", "--signal=TERM", job)
+    queued = lambda: "Restarts=1" in ask("scontrol", "-o", "show", "job", job)  # noqa: E731
+    wait_until(queued, "the job is queued again")
 
 
 def kill_task(job: str, tmp_path: Path):
