@@ -1,6 +1,5 @@
-"""Cosmos' prompts to embeddings: tokens, files of the encoder, what is kept, what is given."""
+"""Cosmos' prompts to embeddings: tokens, files of the encoder, what is given."""
 
-import dataclasses
 import functools
 import json
 import re
@@ -15,7 +14,7 @@ from safetensors.numpy import save_file
 
 from jaxvid.core import torch_file
 from jaxvid.cosmos import prompts, text, text_keys, tokens
-from jaxvid.cosmos.prompts import PromptConfig, prompt_settings, text_embeddings
+from jaxvid.cosmos.prompts import PromptConfig, prompt_settings
 from jaxvid.cosmos.text import TextConfig
 
 ROOT = Path(__file__).parents[1]
@@ -150,7 +149,7 @@ def test_the_encoder_reads_a_release_and_our_checkpoint(release, tmp_path):
 
 
 def encode(settings):
-    found = text_embeddings(settings, PROMPTS)
+    found = dict(prompts.embeddings(settings, PROMPTS))
     assert list(found) == PROMPTS[:2]
     return list(found.values())
 
@@ -182,30 +181,28 @@ def test_later_tokens_change_nothing_before_them_but_padding_counts():
     assert np.abs(one[:, 3:] - other[:, 3:]).max(axis=(0, 2)).min() > 0.01
 
 
-def test_embeddings_are_kept_and_the_encoder_left_alone(release, tmp_path, monkeypatch):
-    settings = settings_of(release, embeddings=str(tmp_path / "kept"))
+def test_layers_are_read_once_for_a_pass(release, monkeypatch):
     calls = []
     original = prompts.encode
     monkeypatch.setattr(
         prompts, "encode", lambda s, ids: calls.append(len(ids)) or original(s, ids)
     )
     monkeypatch.setattr(prompts, "PASS", 2)
-    first = text_embeddings(settings, PROMPTS)
-    assert calls == [2]
-    again = text_embeddings(settings, PROMPTS)
-    assert list(again) == PROMPTS[:2]
-    for prompt in PROMPTS:
-        np.testing.assert_array_equal(first[prompt], again[prompt])
-    assert calls == [2]
-    files = sorted((tmp_path / "kept").iterdir())
-    assert len(files) == 2
-    files[0].write_bytes(files[0].read_bytes()[:-5])  # damaged
-    text_embeddings(settings, [*PROMPTS, "a", "b"])
-    assert calls == [2, 2, 1]
-    half = dataclasses.replace(settings.config, dtype="bfloat16")
-    text_embeddings(prompt_settings(half), PROMPTS)
-    kept = text_embeddings(prompt_settings(half), PROMPTS)
-    assert calls == [2, 2, 1, 2] and kept[" "].dtype == "bfloat16"
+    found = dict(prompts.embeddings(settings_of(release), [*PROMPTS, "a"]))
+    assert calls == [2, 1] and list(found) == [*PROMPTS[:2], "a"]
+
+
+def test_sources_tell_embeddings_apart(release):
+    """Encoders, their types and tokens; what is cut off does not count."""
+    long = "night " * 900
+    settings = settings_of(release)
+    found = prompts.sources(settings, [*PROMPTS, long, long + "rain"])
+    assert list(found) == [*PROMPTS[:2], long, long + "rain"]
+    assert found[long] == found[long + "rain"] and found[" "] != found[PROMPTS[0]]
+    half = prompts.sources(settings_of(release, dtype="bfloat16"), [" "])
+    (release / "model-0.safetensors").touch()
+    other = prompts.sources(settings, [" "])
+    assert len({str(kept[" "]) for kept in (found, half, other)}) == 3
 
 
 def test_precomputed_embeddings_need_no_encoder(tmp_path):
@@ -217,13 +214,13 @@ def test_precomputed_embeddings_need_no_encoder(tmp_path):
     names = ("one.npz", "two.safetensors", "three.pt")
     files = tuple(str(tmp_path / name) for name in names)
     settings = prompt_settings(PromptConfig(precomputed=files, encoder="", dtype="float32"))
-    found = text_embeddings(settings, ["a road/at night?", " ", "ugly"])
+    found = dict(prompts.embeddings(settings, ["a road/at night?", " ", "ugly"]))
     for ours, given in zip(found.values(), arrays, strict=True):
         np.testing.assert_array_equal(ours, given)
-    one_line("no embedding of 'else'", text_embeddings, settings, ["else"])
-    flat = text_embeddings(settings, ["flat"])
-    one_line("has shape (6,), not (512, 6)", flat.__getitem__, "flat")
-    one_line("a prompt is empty", text_embeddings, settings, ["", " "])
+    one_line("no embedding of 'else'", prompts.sources, settings, ["else"])
+    flat = prompts.embeddings(settings, ["flat"])
+    one_line("has shape (6,), not (512, 6)", next, flat)
+    one_line("a prompt is empty", prompts.sources, settings, ["", " "])
 
 
 def test_wrong_files_are_one_line(release, tmp_path):
@@ -232,7 +229,7 @@ def test_wrong_files_are_one_line(release, tmp_path):
     one_line("no such file", settings_of, release, precomputed=("x.npz",))
     (tmp_path / "x.npz").write_bytes(b"PK no zip")
     bad = settings_of(release, precomputed=(str(tmp_path / "x.npz"),))
-    one_line("is no .npz file", text_embeddings, bad, ["a"])
+    one_line("is no .npz file", prompts.sources, bad, ["a"])
     (release / "config.json").write_text(json.dumps({"model_type": "llama"}))
     one_line("is not the config.json of a Qwen2.5 model", settings_of, release)
     (release / "config.json").unlink()

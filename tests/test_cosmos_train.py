@@ -192,7 +192,7 @@ def test_a_run_goes_on_from_a_model_of_ours(undisturbed, tmp_path, prepared):
     found = train_models.load(setup, make_mesh(run.mesh))
     jax.tree.map(np.testing.assert_array_equal, host(found), stored)
     assert len(found["blocks"]["mlp_in"]["kernel"].sharding.device_set) == 8
-    words = train_models.text_projection(setup)
+    words = networks.text_projection(setup.models, setup.network)
     jax.tree.map(np.testing.assert_array_equal, words, stored["text"])
     assert setup.fingerprint["models"] != run.setup.fingerprint["models"]
 

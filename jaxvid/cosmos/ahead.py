@@ -44,15 +44,17 @@ def programs(config: ConfigDict, devices: Sequence) -> Iterator[Program]:
     yield step(settings, mesh)
     yield encode(settings, mesh)
     yield decode(settings, mesh)
-    yield projection(settings, mesh)
+    alone = make_mesh(MeshConfig(), devices[:1])
+    if settings.network.text_in:
+        yield projection(settings, alone)
     if settings.text.network:
-        yield text_layer(settings, make_mesh(MeshConfig(), devices[:1]))
+        yield text_layer(settings, alone)
 
 
 def together(reports: Sequence[dict]) -> dict:
     """Memory per device: transformer and VAE, or what an update keeps, and the largest temporaries.
 
-    The text encoder is gone by then.
+    The text encoder is gone by then, and texts are projected.
     """
     parts = [r for r in reports if r["program"].startswith((STEP, ENCODE, DECODE, UPDATE))]
     stays, largest = sum(map(resident_gb, parts)), max(r["temporary_gb"] for r in parts)
@@ -132,10 +134,9 @@ def decode(settings: Settings, mesh: Mesh) -> Program:
 
 
 def projection(settings: Settings, mesh: Mesh) -> Program:
-    """A text's embeddings to words, once for all steps."""
+    """A text's embedding to words, once for all runs; on one device, as the text encoder."""
     network = settings.network
-    width = network.text_in or network.text_width
-    embeddings = jax.ShapeDtypeStruct((TOKENS, width), settings.text.config.dtype)
+    embeddings = jax.ShapeDtypeStruct((TOKENS, network.text_in), settings.text.config.dtype)
     params = {n: a for n, a in transformer_parameters(settings, mesh).items() if n == "text"}
     arguments = (network, params, abstract(embeddings, replicated(mesh)))
     return Program("text: projection", run.text_context, arguments, mesh)

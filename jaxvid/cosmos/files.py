@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxvid.core import distcp_file, torch_file
 from jaxvid.core.config import build
-from jaxvid.core.convert import to_theirs
+from jaxvid.core.convert import to_ours, to_theirs
 from jaxvid.core.files import read_json
 from jaxvid.cosmos.dit import DitConfig
 from jaxvid.cosmos.keys import (
@@ -53,6 +53,21 @@ def read_network(path: Path, settings: Mapping | None = None) -> tuple[dict, Dit
         return parameters(tensors, config), config
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def read_part(path: Path, part: str, expected) -> dict:
+    """Parameters of one part, e.g. "text", in the file's type; nothing else is read.
+
+    Raises:
+      ValueError: in one line; the file lacks it, or shapes are not as those of `expected`.
+    """
+    rules = [rule for rule in RULES if rule.ours.startswith(f"{part}/")]
+    try:
+        tensors = network_tensors(read(path))
+        names = [n for n in tensors if any(rule.theirs_regex.fullmatch(n) for rule in rules)]
+        return to_ours({name: tensors[name] for name in names}, rules, {part: expected})[part]
+    except ValueError as error:
+        raise ValueError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from error
 
 
 def convert(sources: Sequence[Path], kind: str = "cosmos_multiview") -> tuple[dict, dict]:

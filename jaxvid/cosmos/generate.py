@@ -13,23 +13,27 @@ from jaxvid.core.video import FFMPEG_SCALER, iter_video
 from jaxvid.core.views import IDS
 from jaxvid.cosmos import conditions, networks, noise, outputs, programs, sample
 from jaxvid.cosmos.chunks import Layout, Piece, Window, autoregress
-from jaxvid.cosmos.prompts import text_embeddings
 from jaxvid.cosmos.requests import arguments
 from jaxvid.cosmos.sample_config import Settings
 from jaxvid.cosmos.setup import passes_together, sampling_mesh
+from jaxvid.cosmos.words import Words
 from jaxvid.runs.requests import Chunk, Request, Snapshot, Stage
 from jaxvid.wan import vae_keys
 from jaxvid.wan.resize import resize_uint8
 
 
 def load(settings: Settings, requests: Sequence[Request], devices=None) -> "Generator":
-    """Embeddings of all prompts of the requests, then the networks on the devices.
+    """Words of all prompts of the requests, then the networks on the devices.
 
     devices: of the mesh; None for all.
     """
     prompts = [request.options["prompt"] for request in requests if not request.error]
     wanted = [*prompts, conditions.EMPTY, conditions.NEGATIVE]
-    return Generator(settings, text_embeddings(settings.text, wanted), devices)
+    text, folder = settings.text, settings.text.config.embeddings
+    with agreed():
+        words = Words(text, settings.models, settings.network, wanted, folder)
+        words.make(words.missing(list(words)))
+    return Generator(settings, words, devices)
 
 
 class Generator:
@@ -37,31 +41,16 @@ class Generator:
 
     batch_size = 1
 
-    def __init__(self, settings: Settings, embeddings: Mapping[str, np.ndarray], devices=None):
-        """embeddings: of all texts that will be asked for, (512, c) each; devices: see load."""
-        self.settings, self.embeddings = settings, embeddings
+    def __init__(self, settings: Settings, words: Mapping[str, np.ndarray], devices=None):
+        """words: of all texts that will be asked for, (512, c) each; devices: see load."""
+        self.settings, self.words = settings, words
         self.ahead = {}  # frames that `prefetch` has read, by their place
         self.mesh = sampling_mesh(settings, devices)
         self.devices = f"{self.mesh.size} x {jax.devices()[0].device_kind}"
         self.params = networks.load_transformer(settings, self.mesh)
         self.vae = vae_keys.load_or_draw(settings.models, settings.vae, self.mesh)
-        self.constant = {text: self.words(text) for text in (conditions.EMPTY, conditions.NEGATIVE)}
-
-    def words(self, text: str) -> np.ndarray:
-        """(512, c) of a text, projected once for all steps if the network projects."""
-        network = self.settings.network
-        width = network.text_in or network.text_width
         with agreed():
-            embedding = self.embeddings[text]
-            if embedding.shape[-1] != width:
-                raise ValueError(
-                    f"embeddings of prompts are {embedding.shape[-1]} wide, the transformer reads "
-                    f"{width}: give those of its text encoder"
-                )
-        if not network.text_in:
-            return embedding
-        with jax.set_mesh(self.mesh):
-            return whole(programs.text_context(network, self.params, self.place(embedding)))
+            self.constant = {text: words[text] for text in (conditions.EMPTY, conditions.NEGATIVE)}
 
     def group(self, request: Request) -> str:
         """Samples never share a call."""
@@ -146,7 +135,8 @@ class Video:
     @functools.cached_property
     def words(self) -> np.ndarray:
         """(512, c) of the prompt."""
-        return self.generator.words(self.request.options["prompt"])
+        with agreed():
+            return self.generator.words[self.request.options["prompt"]]
 
     def begin(self) -> np.ndarray:
         """The given frames of the input videos, uint8 (v, k, h, w, 3)."""

@@ -68,6 +68,30 @@ def load_transformer(settings: Settings, mesh) -> dict:
     return place(cast, places)
 
 
+def text_projection(models: ModelConfig, network: DitConfig) -> dict:
+    """The parameters of `model.text_context` alone, in the network's type.
+
+    Raises:
+      ValueError: a file that holds another one.
+    """
+    abstract = model.abstract_parameters(network)["text"]
+    path = Path(models.transformer).expanduser()
+    if models.random:
+        found = draw({"text": abstract}, models.random_seed, models.dtype)["text"]
+    elif is_ours(path):
+        found = checkpoint.restore(path, part="text")
+    else:
+        found = files.read_part(path, "text", abstract)
+    return jax.tree.map(lambda a: np.asarray(a, jnp.dtype(models.dtype)), found)
+
+
+def transformer_identity(models: ModelConfig) -> str:
+    """Tells the parameters of transformers of one shape apart, without reading them."""
+    if models.random:
+        return f"random {models.random_seed}"
+    return checkpoint.identity(models.transformer)
+
+
 def identity(settings: Settings) -> dict:
     """What names the parameters and embeddings, without reading them all."""
     models, text = settings.models, settings.text.config

@@ -72,7 +72,7 @@ advance = jax.jit(solvers.step)
 
 @functools.partial(jax.jit, static_argnums=0)
 def text_context(config: DitConfig, params, embeddings):
-    """(m, c) words of one text, see model.text_context."""
+    """(m, c) words of one text, see model.text_context; `params` may be of the projection alone."""
     return model.text_context(config, params, embeddings[None, None])[0, 0]
 
 

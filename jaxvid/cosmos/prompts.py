@@ -1,15 +1,12 @@
-"""Embeddings of Cosmos' prompts: given in files, kept on disk, or made by the text encoder.
+"""Embeddings of Cosmos' prompts: given in files, or made by the text encoder.
 
 The encoder is read layer by layer and stays only while it works: with 7 billion parameters in
 bfloat16, that is 1 GB on a device and on the host instead of 15.
 """
 
-import contextlib
 import dataclasses
 import functools
-import json
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -17,25 +14,24 @@ import jax
 import numpy as np
 
 from jaxvid.core import block_stream, checkpoint, torch_file
-from jaxvid.core.array_cache import ArrayCache, as_numbers
 from jaxvid.core.block_stream import Part
 from jaxvid.core.config import build
 from jaxvid.core.mesh import MeshConfig, make_mesh
 from jaxvid.core.noise import check_seed
-from jaxvid.cosmos import text, text_keys
+from jaxvid.cosmos import precomputed, text, text_keys
+from jaxvid.cosmos.precomputed import short
 from jaxvid.cosmos.text import TOKENS, TextConfig
 from jaxvid.cosmos.tokens import Tokenizer
 
 PASS = 16  # prompts for which the layers are read once; 1.6 GB of embeddings at full size
-SHOWN = 60  # characters of a prompt in a message
 
 
 @dataclasses.dataclass(frozen=True)
 class PromptConfig:
-    """Where the embeddings of prompts come from; the first source that has one serves."""
+    """Where the embeddings of prompts come from, and where the words made of them are kept."""
 
     precomputed: tuple[str, ...] = ()  # .npz, .safetensors or .pt files of prompt: (512, c)
-    embeddings: str = "~/.cache/jaxvid/cosmos"  # folder that keeps those once made; "": memory
+    embeddings: str = "~/.cache/jaxvid/cosmos"  # folder that keeps words, see words.py; "": memory
     encoder: str = "checkpoints/Cosmos-Reason1-7B"  # the release's folder, or converted; "": none
     tokenizer: str = ""  # tokenizer.json or its folder; "": beside the encoder
     dtype: Literal["float32", "bfloat16"] = "bfloat16"  # of the encoder and the embeddings
@@ -156,96 +152,46 @@ def cut_notes(settings: PromptSettings, texts: Sequence[str]) -> list[str]:
     tokenizer = _tokenizer(settings.config.tokenizer_path)
     ends = {prompt: tokenizer.cut(prompt) for prompt in dict.fromkeys(texts)}
     return [
-        f"prompt {_short(prompt)} is longer than {TOKENS} tokens; cut: {end!r}"
+        f"prompt {short(prompt)} is longer than {TOKENS} tokens; cut: {end!r}"
         for prompt, end in ends.items()
         if end
     ]
 
 
-def check_texts(texts: Sequence[str]) -> None:
-    """Raises ValueError for an empty prompt; a view without one has a single space."""
-    if "" in texts:
-        raise ValueError("a prompt is empty: say what the video shows")
-
-
-class Embeddings(Mapping):
-    """The (512, c) embedding of each text, in `config.dtype`, read when it is asked for.
-
-    At full size one has 103 MB, so a run of many prompts cannot hold them.
-    """
-
-    def __init__(self, read: Mapping[str, Callable[[], np.ndarray]]):
-        self._read = read
-
-    def __getitem__(self, prompt: str) -> np.ndarray:
-        return self._read[prompt]()
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._read)
-
-    def __len__(self) -> int:
-        return len(self._read)
-
-
-def text_embeddings(settings: PromptSettings, texts: Sequence[str]) -> Embeddings:
-    """Embeddings of all the texts, which are made where there are none yet.
-
-    The encoder is read only for texts that neither `precomputed` nor the kept ones have, and is
-    gone when this returns. Without a folder that keeps them they stay in memory.
+def sources(settings: PromptSettings, texts: Sequence[str]) -> dict[str, list]:
+    """What the embedding of each text depends on, as JSON values; no numbers are read.
 
     Raises:
-      ValueError: an empty text, or no encoder for a text; later, where one is read, a precomputed
-        array of another shape.
+      ValueError: an empty text, or one that is not in `precomputed` where there is no encoder.
     """
-    check_texts(texts)
-    texts = list(dict.fromkeys(texts))
-    found = precomputed(settings, texts)
-    rest = [prompt for prompt in texts if prompt not in found]
-    if rest and settings.network is None:
-        raise ValueError(
-            f"text.precomputed has no embedding of {_short(rest[0])} ({len(rest)} prompts in all): "
-            "add it, or name text.encoder"
-        )
+    if "" in texts:
+        raise ValueError("a prompt is empty: say what the video shows")
+    given, rest = _given_or_not(settings, texts)
+    names = {path: checkpoint.identity(path) for path in set(given.values())}
+    found = {t: [names[path], settings.config.dtype, t] for t, path in given.items()}
     if rest:
-        found |= _kept_or_made(settings, rest)
-    return Embeddings({prompt: found[prompt] for prompt in texts})
-
-
-def _kept_or_made(
-    settings: PromptSettings, texts: list[str]
-) -> dict[str, Callable[[], np.ndarray]]:
-    config, shape = settings.config, (TOKENS, settings.embedding_width)
-    ids = _tokenizer(config.tokenizer_path)(texts)
-    identity = settings.identity()
-    keys = {t: json.dumps([identity, row.tolist()]) for t, row in zip(texts, ids, strict=True)}
-    cache = ArrayCache(config.embeddings) if config.embeddings else None
-    found = {}
-    if cache:
-        found = {t: functools.partial(_kept, cache, key) for t, key in keys.items()}
-    missing = [i for i, t in enumerate(texts) if not (cache and _is_kept(cache, keys[t], shape))]
-    for start in range(0, len(missing), PASS):
-        chosen = missing[start : start + PASS]
-        for i, array in zip(chosen, encode(settings, ids[chosen]), strict=True):
-            if cache:
-                cache.write(keys[texts[i]], array)
-            else:
-                found[texts[i]] = functools.partial(np.asarray, array)
+        identity = settings.identity()
+        ids = _tokenizer(settings.config.tokenizer_path)(rest).tolist()
+        found |= {t: [identity, row] for t, row in zip(rest, ids, strict=True)}
     return found
 
 
-def _is_kept(cache: ArrayCache, key: str, shape: tuple[int, int]) -> bool:
-    array = cache.read(key, mapped=True)
-    return array is not None and array.shape == shape
+def embeddings(settings: PromptSettings, texts: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Each text and its (512, c) embedding in `config.dtype`, in some order, PASS at a time.
 
+    The encoder is read only for texts that `precomputed` lacks, and is gone when the last one is
+    there.
 
-def _kept(cache: ArrayCache, key: str) -> np.ndarray:
-    array = cache.read(key, mapped=True)
-    if array is None:
-        raise ValueError(
-            f"the embedding of a prompt is no longer in text.embeddings={cache.folder}: the same "
-            "command again makes it"
-        )
-    return array
+    Raises:
+      ValueError: see sources; a precomputed array of another shape.
+    """
+    given, rest = _given_or_not(settings, texts)
+    for prompt, path in given.items():
+        yield prompt, read_given(settings, path, prompt)
+    for start in range(0, len(rest), PASS):
+        part = rest[start : start + PASS]
+        ids = _tokenizer(settings.config.tokenizer_path)(part)
+        yield from zip(part, encode(settings, ids), strict=True)
 
 
 def encode(settings: PromptSettings, ids: np.ndarray) -> np.ndarray:
@@ -260,48 +206,20 @@ def encode(settings: PromptSettings, ids: np.ndarray) -> np.ndarray:
         return text.embeddings(network, table, blocks(), norm, ids)
 
 
-def precomputed(
+def read_given(settings: PromptSettings, path: Path, prompt: str) -> np.ndarray:
+    """An array of `precomputed`, (512, c) in `config.dtype`; see precomputed.read."""
+    return precomputed.read(path, prompt, settings.embedding_width).astype(settings.config.dtype)
+
+
+def _given_or_not(
     settings: PromptSettings, texts: Sequence[str]
-) -> dict[str, Callable[[], np.ndarray]]:
-    """What reads those of the texts that the given files have; a file maps prompts to arrays."""
-    found = {}
-    for path in map(Path, settings.config.precomputed):
-        with _opened(path) as arrays:
-            names = set(arrays) & set(texts)
-        found |= {prompt: functools.partial(_given, settings, path, prompt) for prompt in names}
-    return found
-
-
-def _given(settings: PromptSettings, path: Path, prompt: str) -> np.ndarray:
-    """An array of a file; ValueError unless it is (512, c) or (1, 512, c), c as the encoder's."""
-    with _opened(path) as arrays:
-        array = as_numbers(np.asarray(arrays[prompt]))
-    array = array[0] if array.ndim == 3 and len(array) == 1 else array
-    width = settings.embedding_width or array.shape[-1]
-    if array.shape != (TOKENS, width):
+) -> tuple[dict[str, Path], list[str]]:
+    """Where embeddings of texts are given, and the texts that the encoder has to read."""
+    found = precomputed.find(settings.config.precomputed, texts)
+    rest = [t for t in dict.fromkeys(texts) if t not in found]
+    if rest and settings.network is None:
         raise ValueError(
-            f"text.precomputed={path}: {_short(prompt)} has shape {array.shape}, not "
-            f"{(TOKENS, width)}"
+            f"text.precomputed has no embedding of {short(rest[0])} ({len(rest)} prompts in all): "
+            "add it, or name text.encoder"
         )
-    return array.astype(settings.config.dtype)
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Mapping]:
-    """The arrays of a file by name, read when they are asked for."""
-    path = path.expanduser()
-    if path.suffix != ".npz":
-        content = torch_file.load(path)
-        if not isinstance(content, Mapping):
-            raise ValueError(f"{path} holds {type(content).__name__}, not prompts with arrays")
-        yield content
-        return
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            yield file
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is no .npz file of arrays: {error}") from error
-
-
-def _short(prompt: str) -> str:
-    return repr(prompt if len(prompt) <= SHOWN else f"{prompt[: SHOWN - 3]}...")
+    return found, rest

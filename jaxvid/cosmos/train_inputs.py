@@ -5,26 +5,25 @@ before training, one after the other, and leave the devices to the network. What
 on disk: 52 MB for a sample of seven cameras at full size, 1 MB for a text.
 """
 
+import dataclasses
 import functools
 import json
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxvid.core.array_cache import ArrayCache
 from jaxvid.core.distributed import agreed
 from jaxvid.core.mesh import MeshConfig, make_mesh, over_data
-from jaxvid.cosmos import model, prompts
+from jaxvid.cosmos import prompts
+from jaxvid.cosmos.dit import DitConfig
 from jaxvid.cosmos.text import TOKENS
 from jaxvid.cosmos.train_data import SCALER, Clip, Folder, Shapes, texts
-from jaxvid.cosmos.train_models import text_projection
-from jaxvid.cosmos.train_setup import Setup, text_identity, transformer_identity, vae_identity
+from jaxvid.cosmos.train_setup import Setup, vae_identity
+from jaxvid.cosmos.words import NOTHING, Words
 from jaxvid.wan import vae, vae_keys
 from jaxvid.wan.vae import VaeConfig
-
-NOTHING = ""  # stands for the text that is left out, whose embedding is zeros
 
 
 class Inputs:
@@ -34,7 +33,7 @@ class Inputs:
         self.setup, self.source = setup, source
         self.cache = ArrayCache(setup.prepared)
         self.texts = [texts(setup.data, caption) for caption in source.captions]
-        self.embeddings: dict[str, np.ndarray] = {}
+        self._words: Words | None = None
 
     def prepare(self) -> None:
         """Makes what is not kept yet; all processes share the work, and the folder.
@@ -46,12 +45,7 @@ class Inputs:
         for note in prompts.cut_notes(self.setup.text, every):
             print(note, flush=True)
         with agreed():
-            if self.setup.train.part == "all":
-                self.embeddings = prompts.text_embeddings(self.setup.text, every)
-            else:
-                self._keep_words(
-                    [text for text in _share([NOTHING, *every]) if not self._has(text)]
-                )
+            self._keep_words([NOTHING, *every])
         with agreed():
             missing = [i for i in _share(range(len(self.source))) if self._kept(i) is None]
             for note in self.source.check(missing):
@@ -68,19 +62,12 @@ class Inputs:
         They are what the blocks attend to; where the text projection is trained as well, they are
         the encoder's embeddings.
         """
-        if self.setup.train.part == "all":
-            found = [self.embeddings[text] for text in self.texts[i]]
-            return np.zeros_like(np.stack(found)) if dropped else np.stack(found)
-        chosen = [NOTHING if dropped else text for text in self.texts[i]]
-        found = [self.cache.read(self._text_key(text), mapped=True) for text in chosen]
-        return np.stack([self._found(words, "words of a text") for words in found])
+        return np.stack([self._words[NOTHING if dropped else text] for text in self.texts[i]])
 
     @property
     def words_shape(self) -> tuple[int, int]:
         """Words and channels of one view's text."""
-        network = self.setup.network
-        whole = self.setup.train.part == "all" and network.text_in
-        return TOKENS, network.text_in if whole else network.text_width
+        return TOKENS, self._reader.text_width
 
     def _found(self, array: np.ndarray | None, what: str) -> np.ndarray:
         if array is None:
@@ -96,36 +83,26 @@ class Inputs:
         size = [data.frames, data.height, data.width]
         return [vae_identity(self.setup), *size, data.ids, SCALER.name]
 
-    @functools.cached_property
-    def _text_source(self) -> list:
-        setup = self.setup
-        return [transformer_identity(setup), setup.models.dtype, *text_identity(setup)]
-
-    def _text_key(self, text: str) -> str:
-        return json.dumps([self._text_source, text])
-
-    def _has(self, text: str) -> bool:
-        return self.cache.read(self._text_key(text), mapped=True) is not None
-
     def _kept(self, i: int) -> np.ndarray | None:
         key = json.dumps([self._video_source, self.source.identity(i)])
         return self.cache.read(key, mapped=True)
 
-    def _keep_words(self, missing: Sequence[str]) -> None:
-        if not missing:
-            return
-        setup = self.setup
-        print(f"embedding {len(missing)} texts", flush=True)
-        projection = jax.tree.map(jnp.asarray, text_projection(setup))
-        project = jax.jit(functools.partial(model.text_context, setup.network))
-        width = setup.network.text_in or setup.network.text_width
-        for start in range(0, len(missing), prompts.PASS):
-            part = missing[start : start + prompts.PASS]
-            found = {NOTHING: np.zeros((TOKENS, width), setup.models.dtype)}
-            found |= prompts.text_embeddings(setup.text, [text for text in part if text])
-            for text in part:
-                words = project({"text": projection}, jnp.asarray(found[text]))
-                self.cache.write(self._text_key(text), np.asarray(words))
+    @property
+    def _reader(self) -> DitConfig:
+        """The network as it is handed texts: with the projection among what is trained, without."""
+        network = self.setup.network
+        if self.setup.train.part != "all" or not network.text_in:
+            return network
+        return dataclasses.replace(network, text_in=0, text_width=network.text_in)
+
+    def _keep_words(self, texts: Sequence[str | None]) -> None:
+        setup, whole = self.setup, self.setup.train.part == "all"
+        folder = setup.text.config.embeddings if whole else setup.prepared
+        self._words = Words(setup.text, setup.models, self._reader, texts, folder)
+        missing = self._words.missing(texts if whole else _share(texts))
+        if missing:
+            print(f"embedding {len(missing)} texts", flush=True)
+            self._words.make(missing)
 
     def _keep_latents(self, missing: Sequence[int]) -> None:
         if not missing:

@@ -16,18 +16,6 @@ from jaxvid.cosmos import files, keys, losses, model, networks, train
 from jaxvid.cosmos.train_setup import Setup, is_base
 
 
-def text_projection(setup: Setup) -> dict:
-    """The parameters of `model.text_context`, of the network that the run starts from."""
-    if not setup.network.text_in:
-        return {}
-    if setup.models.random:
-        return _drawn(setup)["text"]
-    path = Path(setup.models.transformer).expanduser()
-    if networks.is_ours(path):
-        return checkpoint.restore(path, part="text")
-    return _from_file(setup, path)["text"]
-
-
 def abstract_parameters(setup: Setup, mesh) -> dict:
     """Types and places of the network's parameters: what is trained in float32."""
     shapes = flatten_dict(model.abstract_parameters(setup.network), sep="/")
@@ -72,7 +60,7 @@ def _cast(params, like):
     return jax.tree.map(lambda a, b: a.astype(b.dtype), params, like)
 
 
-def _drawn(setup: Setup, places=None) -> dict:
+def _drawn(setup: Setup, places) -> dict:
     """The random network that sampling has with the same settings."""
     abstract = model.abstract_parameters(setup.network)
     return draw(abstract, setup.models.random_seed, setup.models.dtype, places)

@@ -92,7 +92,7 @@ class Setup:
         network = dataclasses.asdict(dataclasses.replace(self.network, remat=False))
         found["network"] = {**network, "dtype": self.models.dtype}
         found["models"] = {
-            "start": transformer_identity(self),
+            "start": networks.transformer_identity(self.models),
             "vae": vae_identity(self),
             "text": text_identity(self),
         }
@@ -133,13 +133,6 @@ def is_base(models: ModelConfig) -> bool:
     if not path.exists() or networks.is_ours(path):
         return False
     return not any(name.startswith("control") for name in keys.network_tensors(files.read(path)))
-
-
-def transformer_identity(setup: Setup) -> str:
-    """Tells what the run starts from, without reading numbers."""
-    if setup.models.random:
-        return f"random {setup.models.random_seed}"
-    return checkpoint.identity(setup.models.transformer)
 
 
 def vae_identity(setup: Setup) -> str:
