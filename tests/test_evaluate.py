@@ -123,6 +123,7 @@ def test_all_modes_write_the_pickle_the_json_and_the_plots(evaluate, eval_dir, t
 def test_the_gallery_shows_the_means_of_each_sample(evaluate, eval_dir):
     row = {"id": "sample_0001-1", "status": "done", "outputs": {}}
     Manifest(eval_dir).append(row)
+    (eval_dir / "index.html").write_text("")
     code, output = evaluate("--modes", "psnr")
     assert code == 0 and "gallery: " in output
     assert evaluate("--modes", "ssim")[0] == 0

@@ -188,29 +188,33 @@ elif {point!r} == "claim":
     os.fsync = dies(os.fsync, before=True)
 else:
     manifest.Manifest.append = dies(manifest.Manifest.append, {point!r} == "before row")
-fake_mode.main(["--requests=4", "--batch_size=2", "--seconds=0", "--output=" + sys.argv[1]])
+fake_mode.main({flags!r}.split() + ["--output=" + sys.argv[1]])
 """
 
-
-SMALL = f"{sys.executable} {FAKE} --requests=4 --batch_size=2 --seconds=0 --output={{output}}"
+FLAGS = {
+    "at once": "--requests=4 --batch_size=2 --seconds=0",
+    "with snapshots": "--requests=4 --batch_size=2 --seconds=0 --snapshots=1",
+}
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("small")
-    complete(SMALL, folder)
-    return folder
+def undisturbed(tmp_path_factory):
+    found = {}
+    for name, flags in FLAGS.items():
+        found[name] = tmp_path_factory.mktemp("whole")
+        complete(f"{sys.executable} {FAKE} {flags} --output={{output}}", found[name])
+    return found
 
 
 @pytest.mark.parametrize("point", ["torn row", "renames", "claim", "before row", "after row"])
-@pytest.mark.parametrize("call", [1, 3])
-def test_killed_at_the_worst_moments(tmp_path, small, point, call):
+@pytest.mark.parametrize(("call", "flags"), [(1, "at once"), (3, "at once"), (1, "with snapshots")])
+def test_killed_at_the_worst_moments(tmp_path, undisturbed, point, call, flags):
     """Between two renames, between a rename and its row, within a row."""
-    script = POINTS.format(tests=str(FAKE.parent), point=point, call=call)
+    script = POINTS.format(tests=str(FAKE.parent), point=point, call=call, flags=FLAGS[flags])
     died = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True)
     assert died.returncode == -signal.SIGKILL, died.stderr
-    complete(SMALL, tmp_path)
-    check_equal(tmp_path, small)
+    complete(f"{sys.executable} {FAKE} {FLAGS[flags]} --output={{output}}", tmp_path)
+    check_equal(tmp_path, undisturbed[flags])
 
 
 HOLD = """

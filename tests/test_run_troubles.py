@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import shutil
+import signal
 import time
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from fake_mode import FakeConfig, FakeGenerator, fake_requests
 from test_runs_at_scale import go
 
+from jaxvid.core import video_parts
 from jaxvid.runs import staging, writers
 from jaxvid.runs.causes import KILLED
 from jaxvid.runs.manifest import Manifest
@@ -129,6 +131,43 @@ def test_a_disk_too_full_for_a_snapshot_stops_the_run(tmp_path, monkeypatch):
     assert summary.exit_code == 4 and not summary.failures and "is full" in summary.stopped
     monkeypatch.undo()
     assert go(tmp_path, LONG).done == 3
+
+
+def test_a_disk_full_at_the_end_of_a_call_loses_no_snapshot(tmp_path, monkeypatch, capsys):
+    """The second video finds no room when it is put together."""
+    go(tmp_path / "whole", LONG)
+    real, calls = video_parts.join, []
+
+    def join(parts, path):
+        calls.append(path)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(parts, path)
+
+    monkeypatch.setattr(video_parts, "join", join)
+    assert go(tmp_path / "out", LONG).exit_code == 4
+    assert go(tmp_path / "out", LONG).exit_code == 0
+    assert "goes on where an earlier run was ended" in capsys.readouterr().out
+    for path in (tmp_path / "whole").rglob("*.mp4"):
+        found = tmp_path / "out" / path.relative_to(tmp_path / "whole")
+        assert found.read_bytes() == path.read_bytes()
+
+
+def test_a_call_that_left_a_snapshot_stays_together_however_often_it_is_killed(tmp_path, capsys):
+    fake, ids = dataclasses.replace(LONG, batch_size=3), [f"clip_000{n}" for n in range(3)]
+
+    class Stops(FakeGenerator):
+        def generate(self, requests):
+            for number, item in enumerate(super().generate(requests)):
+                if number == 12:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                yield item
+
+    assert go(tmp_path, fake, generator=Stops).exit_code == 143
+    for _ in range(3):
+        killed_over(tmp_path, ids)
+    assert go(tmp_path, fake).done == 3
+    assert "goes on where an earlier run was ended" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("fake", [FAKE, LONG])

@@ -79,7 +79,7 @@ def test_what_goes_wrong_in_the_leader_keeps_nobody_waiting(tmp_path, trouble, c
 def test_a_signal_to_either_ends_both_cleanly(tmp_path, told):
     """And the same command goes on where they were."""
     with two(tmp_path / "out", "slow") as processes:
-        while newest_snapshot(tmp_path / "out") < 2:
+        while newest_snapshot(tmp_path / "out") < 2 and processes[0].poll() is None:
             time.sleep(0.05)
         processes[told].send_signal(signal.SIGTERM)
         texts = [process.communicate(timeout=100)[0] for process in processes]

@@ -37,7 +37,9 @@ def test_joined_parts_decode_as_the_parts_do(tmp_path, frames, fps):
     )
     info = probe(tmp_path / "a.mp4")
     assert info.frames == 40 and info.fps == pytest.approx(fps)
-    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+    assert read_video(tmp_path / "a-part3.mp4").shape == parts[3].shape  # to go on from
+    writer.discard()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_second_life_ends_with_the_same_bytes(tmp_path, frames):
@@ -50,7 +52,6 @@ def test_a_second_life_ends_with_the_same_bytes(tmp_path, frames):
     first.write(frames[30:33])
     written(tmp_path / "killed.mp4", frames, (25,), mark, start=12).close()
     assert (tmp_path / "killed.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
-    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_nothing_remains_of_what_is_discarded(tmp_path, frames):
@@ -70,7 +71,6 @@ def test_a_file_of_one_part_is_as_written_without_marks(tmp_path, frames):
         writer.close()
         whole = (tmp_path / f"whole.{suffix}").read_bytes()
         assert (tmp_path / f"a.{suffix}").read_bytes() == whole
-    assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_a_gif_cannot_be_gone_on_with(tmp_path, frames):

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +37,15 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def link(source: Path, path: Path) -> None:
+    """Gives a file another name, in place of what has it; a copy where the disk has no links."""
+    with atomic_path(path) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
 
 
 def remove_temporaries(folder: str | os.PathLike) -> int:
@@ -93,13 +103,13 @@ def disk_full(error: BaseException) -> bool:
 
 
 def read_json(path: Path) -> dict:
-    """The object of a JSON file, such as a model's settings; ValueError if it holds none."""
+    """The object of a JSON file, such as a model's settings; ValueError if it has none."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} is no JSON file: {error}") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{path} holds no settings")
+        raise ValueError(f"{path} holds no JSON object")
     return found
 
 

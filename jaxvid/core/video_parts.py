@@ -5,19 +5,18 @@ The container holds its table at the end: a file that was not finished is worth 
 they are. The bytes follow from the frames and from where the marks were.
 """
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import av
 import numpy as np
 
-from jaxvid.core.files import atomic_path
+from jaxvid.core.files import atomic_path, link
 from jaxvid.core.video import BITEXACT_FORMAT, VideoWriter
 
 
 class VideoPartsWriter:
-    """Like VideoWriter, with marks. Parts lie beside the file until it is closed.
+    """Like VideoWriter, with marks. Parts lie beside the file, in a folder that is to go.
 
     It also takes several videos that grow at the same time, frames (v, t, h, w, 3): in the file
     they come one after another, the whole first video first.
@@ -56,24 +55,23 @@ class VideoPartsWriter:
         return {"frames": self.frames, "parts": self._parts, "videos": self._videos}
 
     def close(self):
-        """Finishes the file; the parts go."""
+        """Makes the file; the parts stay, until it is sure that nobody goes on from them."""
         self._end_part()
         if not self._parts:
             raise ValueError(f"{self.path}: no frames were written")
         pairs = [(n, video) for video in range(self._videos) for n in range(self._parts)]
         parts = [self._part(*pair) for pair in pairs]
         if len(parts) == 1:
-            os.replace(parts[0], self.path)
+            link(parts[0], self.path)
             return
         with atomic_path(self.path) as temporary:
             join(parts, temporary)
-        for part in parts:
-            part.unlink()
 
     def discard(self):
         """Forgets everything; no file remains."""
         for writer in self._writers:
             writer.discard()
+        self.path.unlink(missing_ok=True)
         for video in range(self._videos):
             for number in range(self._parts + 1):
                 self._part(number, video).unlink(missing_ok=True)

@@ -88,9 +88,13 @@ def run_modes(
 def show(folder: Path) -> None:
     """Puts the metrics of each sample on the page of the run that made them, if there is one."""
     manifest = Manifest(folder)
-    if manifest.path.exists():
+    if not (folder / gallery.NAME).exists() or not manifest.path.exists():
+        return
+    try:
         with manifest.locked():
             print(f"gallery: {gallery.write(manifest)}")
+    except ValueError as error:  # a damaged manifest takes nothing from the results
+        print(f"gallery: not written, {error}")
 
 
 def run_elbo(settings: EvaluateConfig, section: ConfigDict, name: str, compute_elbo) -> None:

@@ -62,9 +62,9 @@ class Recorder:
         self.failures = []  # (request id, cause)
         self.kinds = {}  # of these causes, see causes.py
         self.seconds = 0.0  # spent writing
+        self.fatal = None  # the exception that ends the run
         self._manifest, self._staging, self._hashes = manifest, staging, hashes
         self._provenance, self._events = provenance, events
-        self._fatal = None
         self._slots = threading.BoundedSemaphore(PENDING)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="recorder")
 
@@ -119,22 +119,22 @@ class Recorder:
     def close(self):
         """Waits until all is written; raises if that was not possible."""
         self._thread.shutdown(wait=True)
-        if self._fatal:
-            raise self._fatal
+        if self.fatal:
+            raise self.fatal
 
     def _submit(self, task: Callable, *args: Any):
         self._slots.acquire()
-        if self._fatal:
+        if self.fatal:
             self._slots.release()
-            raise self._fatal
+            raise self.fatal
         self._thread.submit(self._run, task, *args)
 
     def _ask(self, task: Callable):
         """What a task returns, or raises, after all that came before it was done."""
 
         def answer():
-            if self._fatal:
-                raise self._fatal
+            if self.fatal:
+                raise self.fatal
             return task()
 
         return self._thread.submit(answer).result()
@@ -142,10 +142,10 @@ class Recorder:
     def _run(self, task: Callable, *args: Any):
         start = time.monotonic()
         try:
-            if not self._fatal:
+            if not self.fatal:
                 task(*args)
         except BaseException as error:
-            self._fatal = error
+            self.fatal = error
         finally:
             self.seconds += time.monotonic() - start
             self._slots.release()
@@ -192,7 +192,7 @@ class Recorder:
             job.write_seconds += time.monotonic() - start
             row = self._row(job, DONE) | {"outputs": outputs}
             row["seconds"] = seconds | {"write": job.write_seconds}
-            self._staging.commit(self._manifest, row, staged)
+            self._staging.commit(self._manifest, row, staged, keep=bool(job.halfway))
         if job.error:
             self._count(job)
             self._record_failure(job)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from jaxvid.core.distributed import agreed
 from jaxvid.core.files import InputError, disk_full
 from jaxvid.runs import gallery
 from jaxvid.runs.causes import ERROR, MEMORY, kind_of
@@ -214,13 +215,37 @@ class _Run:
             self.events.tell("loaded", **told)
             self.progress.begin()
             self.begun = True
-            batches = make_batches(self.found, generator)
+            batches = self._batches(generator)
             self._clear_stale(batches, generator)
             reading = prefetch(reader, generator, requests_of(batches[0]))
             for batch, after in zip(batches, [*batches[1:], []], strict=True):
                 self._wait(reading)
                 reading = prefetch(reader, generator, requests_of(after))
                 self._batch(generator, batch, requests_of(after))
+
+    def _batches(self, generator: Generator) -> list[list[Job]]:
+        """All calls; those that may kill the process come last and hold one request each.
+
+        But a call that a snapshot was made of stays as it is, so that it can be gone on with.
+        """
+        count = len(self.found.todo) - len(self.found.deadly)
+        jobs = [Job(number, request) for number, request in enumerate(self.found.todo)]
+        batches = make_batches(jobs[:count], generator)
+        for batch in make_batches(jobs[count:], generator):
+            name = self._key(generator, batch)
+            begun = name and (self.config.folder / FOLDER / name).exists()
+            batches += [batch] if begun else [[job] for job in batch]
+        return batches
+
+    def _key(self, generator: Generator, jobs: list[Job]) -> str:
+        """Names a call that can be gone on with; "" for others, and if an input is gone."""
+        requests = requests_of(jobs)
+        if not resumable(generator, requests):
+            return ""
+        with contextlib.suppress(InputError):  # the call itself will tell
+            prints = list(map(self.recorder.fingerprint, requests))
+            return key(requests, prints, generator.batch_size)
+        return ""
 
     def _wait(self, reading: Future | None):
         """Until the inputs of the next call are read; what went wrong there, the call meets too."""
@@ -237,12 +262,7 @@ class _Run:
             return  # else the inputs of all calls would be read, to know their fingerprints
         lists = (self.found.todo, self.found.done, self.found.kept, self.found.failed_before)
         ours = [request.id for one in lists for request in one]
-        wanted = []
-        for requests in map(requests_of, batches):
-            if self.config.resume and resumable(generator, requests):
-                with contextlib.suppress(InputError):  # an input is gone: the call will tell
-                    prints = list(map(self.recorder.fingerprint, requests))
-                    wanted.append(key(requests, prints, generator.batch_size))
+        wanted = [self._key(generator, jobs) for jobs in batches] if self.config.resume else []
         clear_stale(self.config.folder, ours, wanted)
 
     def _batch(self, generator: Generator, jobs: list[Job], after: list[Request]):
@@ -299,6 +319,8 @@ class _Run:
             try:
                 self._take(begin(generator, requests, halfway, step), jobs, step)
             except Exception as error:
+                if self.recorder.fatal:
+                    raise
                 if disk_full(error):
                     self._drop(job for job in jobs if not halfway)  # the others can be gone on with
                     raise
@@ -316,7 +338,8 @@ class _Run:
         """Hands on what the generator makes, beginning at the snapshot `step`."""
         stage, fraction = "generating", 0.0
         if step:
-            self.recorder.reopen(jobs, jobs[0].halfway.marks(step))
+            with agreed():
+                self.recorder.reopen(jobs, jobs[0].halfway.marks(step))
             self.progress.log(f"{jobs[0].request.id}: goes on where an earlier run was ended")
         self.progress.update(stage)
         for item in items:
@@ -351,13 +374,11 @@ def resumable(generator: Generator, requests: list[Request]) -> bool:
     return hasattr(generator, "resumable") and generator.resumable(requests)
 
 
-def make_batches(found: Survey, generator: Generator) -> list[list[Job]]:
-    """Batches of equal groups in the order of their first requests; deadly ones are alone."""
+def make_batches(jobs: Sequence[Job], generator: Generator) -> list[list[Job]]:
+    """Batches of equal groups in the order of their first requests."""
     groups = {}
-    for number, request in enumerate(found.todo):
-        alone = number >= len(found.todo) - len(found.deadly)
-        group = number if alone else (generator.group(request),)
-        groups.setdefault(group, []).append(Job(number, request))
+    for job in jobs:
+        groups.setdefault(generator.group(job.request), []).append(job)
     size = generator.batch_size
     batches = [jobs[n : n + size] for jobs in groups.values() for n in range(0, len(jobs), size)]
     return sorted(batches, key=lambda jobs: jobs[0].number)

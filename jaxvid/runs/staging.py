@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from jaxvid.core.files import TEMPORARY_PREFIX, disk_full
+from jaxvid.core.files import TEMPORARY_PREFIX, disk_full, link
 from jaxvid.runs.causes import KILLED
 from jaxvid.runs.manifest import FAILED, Manifest, lock
 from jaxvid.runs.share import Share
@@ -44,13 +44,21 @@ class Staging:
         work = {"requests": requests, "manifest": manifest.end()}
         (self.folder / WORK).write_text(json.dumps(work))
 
-    def commit(self, manifest: Manifest, row: dict, staged: dict[Path, str]):
+    def commit(self, manifest: Manifest, row: dict, staged: dict[Path, str], keep: bool = False):
         """Moves finished files to their names, then appends their row to the manifest.
 
         The files are claimed first, so that a process killed in between leaves no file that
-        looks finished; the claim of the request before is void by then. staged: temporary
-        path -> file relative to the output folder.
+        looks finished; the claim of the request before is void by then.
+
+        Args:
+          staged: temporary path -> file relative to the output folder.
+          keep: the temporary files stay, too, since a later run may go on from them.
         """
+        if keep:
+            names = {self.path(0, name): path for path, name in staged.items()}
+            for name, path in names.items():
+                link(path, name)
+            staged = {name: staged[path] for name, path in names.items()}
         claim = {"id": row["id"], "files": [*staged.values()], "manifest": manifest.end()}
         with open(self.folder / CLAIM, "w") as file:
             file.write(json.dumps(claim))

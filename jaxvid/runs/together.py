@@ -16,7 +16,7 @@ from pathlib import Path
 
 from jax.experimental import multihost_utils
 
-from jaxvid.core.distributed import told
+from jaxvid.core.distributed import agreed, told
 from jaxvid.runs.halfway import Halfway
 from jaxvid.runs.requests import Generator, Request, Snapshot
 
@@ -134,6 +134,9 @@ def begin(generator: Generator, batch: list[Request], halfway: Halfway | None, s
 
 
 def _make(generator, batch: list[Request], halfway: Halfway | None, step: int, pace: Pace):
+    if step:
+        with agreed():  # the leader opens the files
+            pass
     for item in begin(generator, batch, halfway, step):
         if isinstance(item, Snapshot):
             step += 1
