@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from jaxvid.core.config import load_config, override, parse_arguments
+from jaxvid.core.config import load_config, override, parse_script
 from jaxvid.core.files import check_writable
 from jaxvid.core.program import Parser, main
 from jaxvid.runs import benchmark as timing
@@ -61,10 +61,7 @@ def other(config, args):
 
 def benchmark(argv: list[str]) -> int:
     """Measures, prints a table and writes one JSON; returns the exit code."""
-    args, rest = flags().parse_known_args(argv)
-    config, unknown = parse_arguments(rest)
-    if unknown:
-        raise ValueError(f"unknown argument {unknown[0]}; --help lists the flags")
+    args, config = parse_script(flags(), argv)
     if args.repeats < 1 or args.warmup < 0:
         raise ValueError(f"--repeats={args.repeats}, --warmup={args.warmup}: at least 1 and 0")
     check_writable(Path(args.output).expanduser().parent, "--output")

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from jaxvid.core import distributed
-from jaxvid.core.config import parse_arguments
+from jaxvid.core.config import parse_script
 from jaxvid.core.files import check_writable
 from jaxvid.core.program import Parser, main
 from jaxvid.longlive.ode_pairs import PairsConfig
@@ -32,10 +32,7 @@ def flags() -> Parser:
 
 def pairs(argv: list[str]) -> int:
     """Config, checks, videos; returns the exit code."""
-    args, rest = flags().parse_known_args(argv)
-    config, unknown = parse_arguments(rest)
-    if unknown:
-        raise ValueError(f"unknown argument {unknown[0]}; --help lists the flags")
+    args, config = parse_script(flags(), argv)
     if args.limit < 0 or args.batch_size < 1:
         raise ValueError(f"--limit={args.limit}, --batch_size={args.batch_size}: at least 0 and 1")
     config.run.output = str(args.output)

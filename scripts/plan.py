@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from jaxvid.core import ahead
-from jaxvid.core.config import parse_arguments
+from jaxvid.core.config import parse_script
 from jaxvid.core.files import check_writable
 from jaxvid.core.program import Parser, main
 from jaxvid.cosmos import ahead as cosmos
@@ -39,10 +39,7 @@ def flags() -> Parser:
 
 def plan(argv: list[str]) -> int:
     """Prints a table for each target; writes one JSON."""
-    args, rest = flags().parse_known_args(argv)
-    config, unknown = parse_arguments(rest)
-    if unknown:
-        raise ValueError(f"unknown argument {unknown[0]}; --help lists the flags")
+    args, config = parse_script(flags(), argv)
     if config.get("mode") not in MODES:
         raise ValueError(f"config.mode={config.get('mode')!r} is not one of {', '.join(MODES)}")
     check_writable(Path(args.output).expanduser().parent, "--output")

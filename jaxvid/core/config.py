@@ -1,5 +1,6 @@
 """From a config file and command-line overrides to frozen dataclasses, with one-line errors."""
 
+import argparse
 import ast
 import contextlib
 import dataclasses
@@ -120,6 +121,17 @@ def parse_arguments(argv: Sequence[str]) -> tuple[ConfigDict, list[str]]:
     return config, rest
 
 
+def parse_script(
+    parser: argparse.ArgumentParser, argv: Sequence[str]
+) -> tuple[argparse.Namespace, ConfigDict]:
+    """Reads a script's own flags and the config; raises ValueError for a word that is neither."""
+    args, rest = parser.parse_known_args(argv)
+    config, unknown = parse_arguments(rest)
+    if unknown:
+        raise ValueError(f"unknown argument {unknown[0]}; --help lists the flags")
+    return args, config
+
+
 def build(cls, section: Mapping, name: str = "config"):
     """A frozen dataclass from a config section, checked field by field.
 
@@ -176,7 +188,7 @@ def _parse(text: str, old, name: str):
         return words[text.lower()]
     try:
         value = ast.literal_eval(text)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # all there are
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # all it raises
         value = text
     if isinstance(old, tuple | list) and not isinstance(value, tuple | list):
         value = (value,)
