@@ -1,8 +1,9 @@
 """A script that takes a video: python parallel_script.py --video_path V --output_dir O
 
 The text in the "video" says what to do: sleep SECONDS, crash, crash once, fail, memory, hang, deaf
-(to SIGTERM), child. With --serve it takes many, with --model=FILE the file's text is part of it. It
-prints what could be taken for an answer, were that looked for there.
+(to SIGTERM), child, vanish (the video itself), remove (b.mp4 beside it). With --serve it takes
+many, with --model=FILE the file's text is part of it. It prints what could be taken for an answer,
+were that looked for there.
 """
 
 import json
@@ -33,7 +34,11 @@ def work(video: str, output: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if word == "memory":
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 byte")
-    if word == "fail":
+    if word == "remove":
+        Path(video).with_name("b.mp4").unlink()
+    if word == "vanish":
+        Path(video).unlink()
+    if word in ("fail", "vanish"):
         raise ValueError("no such luck")
     if word[0].isdigit():
         time.sleep(float(word))

@@ -79,6 +79,7 @@ def test_a_mistake_in_the_settings_is_told_from_a_bad_clip(root):
     videos = [str(root / f"{name}.mp4") for name in ("gone", "a", "b", "c")]
     found = clips.describe(videos)
     assert found == clips.describe(videos[1:]) != clips.describe(videos[:1])
+    assert found == clips.describe(videos[::-1])  # a clip of another length comes first
     changed = lambda **fields: Clips(FakeMode, ConfigDict(CONFIG.to_dict() | fields), make)  # noqa: E731
     assert found != changed(dark=1).describe(videos)
     for section in ({"max_failures": -1}, {"shards": ""}):

@@ -39,7 +39,7 @@ class Clips:
         self._generator = None
 
     def describe(self, videos: Sequence[str]) -> str:
-        """Hash of the settings and checkpoints that decide what becomes of a video.
+        """Hash of the settings and checkpoints, the same whichever videos are there.
 
         videos: some of those to come; one that is damaged says nothing about the others.
         Raises:
@@ -55,16 +55,15 @@ class Clips:
             except ValueError as error:
                 reasons.add(str(error))
         if len(reasons) == 1:
-            raise ValueError(*reasons)
+            raise ValueError(reasons.pop())
         return secrets.token_hex()  # equal to that of no other run: each video is looked at
 
     def _describe(self, video: str) -> str:
         mode = self._mode(self._config_of(video, str(Path(video).with_suffix(""))))
-        requests = mode.requests()
-        if any(request.error for request in requests):
+        if any(request.error for request in mode.requests()):
             raise InputError(video)
-        settings = [self._config.to_json_best_effort(), dataclasses.asdict(mode.provenance())]
-        return hash_json([*settings, *(request.options for request in requests)])
+        provenance = dataclasses.asdict(mode.provenance())
+        return hash_json([self._config.to_json_best_effort(), provenance])
 
     def __call__(self, video: str, output: str) -> Answer:
         config = self._config_of(video, output)

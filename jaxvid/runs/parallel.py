@@ -14,12 +14,14 @@ from typing import Literal
 
 from jaxvid.core.files import TEMPORARY_PREFIX, atomic_path, sha256
 from jaxvid.runs.fingerprint import hash_json
+from jaxvid.runs.manifest import DONE, FAILED
 
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv")
 MARKER, LOG = "run_parallel.json", "run_parallel.log"
-DONE, FAILED, RUNNING = "done", "failed", "running"
+RUNNING = "running"  # else manifest.DONE or FAILED
 UNREADABLE = "cannot be read"  # why a folder is left out
 LINKED = "a link; give the folder itself as --video_root"
+GONE = "it is no longer there"
 VIDEO, OUTPUT = "{video}", "{output}"  # in the arguments of a script
 USUAL_ARGUMENTS = ("--video_path", VIDEO, "--output_dir", OUTPUT)  # if they name no {video}
 
@@ -77,10 +79,11 @@ class ParallelConfig:
 
 @dataclasses.dataclass
 class Video:
-    """One video on its way."""
+    """One video on its way; `bytes` and `mtime_ns` are those of the file when it was found."""
 
     path: Path
     bytes: int = 0
+    mtime_ns: int = 0
     error: str = ""  # why it cannot be run
     attempts: int = 0
 
@@ -91,6 +94,14 @@ class Video:
     @property
     def log(self) -> Path:
         return self.output / LOG
+
+    @property
+    def stamp(self) -> list[int]:
+        return [self.bytes, self.mtime_ns]
+
+    @property
+    def gone(self) -> bool:
+        return not os.path.isfile(self.path)
 
 
 def find_videos(root: str | os.PathLike) -> tuple[list[Video], list[str]]:
@@ -110,7 +121,7 @@ def find_videos(root: str | os.PathLike) -> tuple[list[Video], list[str]]:
     if not paths:
         none = f"--video_root={root} holds no {', '.join(SUFFIXES)} file"
         raise ValueError("; ".join([none, *notes]))
-    videos = [Video(path, path.stat().st_size) for path in paths]
+    videos = list(map(_found, paths))
     by_output = {}
     for video in videos:
         by_output.setdefault(video.output, []).append(video.path.name)
@@ -126,6 +137,8 @@ def find_videos(root: str | os.PathLike) -> tuple[list[Video], list[str]]:
             video.error = f"its output folder {video.output} is a file: move it"
         elif not os.access(_nearest(video.output), os.W_OK | os.X_OK):
             video.error = f"{_nearest(video.output)} is read-only, but results would go there"
+        elif video.gone:
+            video.error = GONE
         elif not os.access(video.path, os.R_OK):
             video.error = "permission denied"
         elif not video.bytes:
@@ -133,9 +146,20 @@ def find_videos(root: str | os.PathLike) -> tuple[list[Video], list[str]]:
     return videos, notes
 
 
+def _found(path: Path) -> Video:
+    try:
+        stat = path.stat()
+    except OSError:  # removed while the others were searched for
+        return Video(path)
+    return Video(path, stat.st_size, stat.st_mtime_ns)
+
+
 def _walk(root: Path, left_out: dict[str, list]) -> Iterator[Path]:
     """The video files; folders that could hold more go to the lists of `left_out`."""
-    unreadable = lambda error: left_out[UNREADABLE].append(error.filename)  # noqa: E731
+
+    def unreadable(error: OSError) -> None:
+        left_out[UNREADABLE].append(error.filename)
+
     for folder, subfolders, files in os.walk(root, onerror=unreadable):
         if MARKER in files and Path(folder) != root:  # of a video that is no longer there
             subfolders.clear()
@@ -177,7 +201,7 @@ def read_marker(video: Video) -> dict:
 def write_marker(video: Video, status: str, identity: str, **facts) -> None:
     """Notes how far a video is; for a finished one also the sizes of its files."""
     content = {"status": status, "video": video.path.name, "identity": identity}
-    content |= {"input": _stamp(video.path), "attempts": video.attempts, **facts}
+    content |= {"input": video.stamp, "attempts": video.attempts, **facts}
     if status == DONE:
         content["files"] = sizes(video.output)
     with atomic_path(video.output / MARKER) as temporary:
@@ -226,9 +250,4 @@ def gpu_names(count: int, environ=os.environ, devices: Sequence[str] | None = No
 
 def _is_about(marker: dict, video: Video, identity: str) -> bool:
     same = marker.get("identity") == identity
-    return same and marker.get("input") == _stamp(video.path)
-
-
-def _stamp(path: Path) -> list:
-    stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns]
+    return same and marker.get("input") == video.stamp

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from jaxvid.runs import parallel, parallel_page
 from jaxvid.runs.causes import INPUT
-from jaxvid.runs.manifest import lock
+from jaxvid.runs.manifest import DONE, FAILED, lock
 from jaxvid.runs.parallel import ParallelConfig, Video
 from jaxvid.runs.parallel_table import Table
 from jaxvid.runs.parallel_worker import POLL, Outcome, RefusedError, Worker
@@ -92,6 +92,9 @@ class _Run:
             raise ValueError(f"--script={self.config.script}: {error}") from None
         except OSError as error:  # say, the disk is full
             results.stopped, results.exit_code = one_line(error), STOPPED
+        finally:
+            if self.log.exists() and not self.log.stat().st_size:
+                self.log.unlink()
         if results.failed or results.failed_before:
             results.exit_code = results.exit_code or PARTIAL
         return results
@@ -101,7 +104,7 @@ class _Run:
         usable = [video for video in self.videos if not video.error]
         if not self.config.keep or not usable:
             return self.config.identity()
-        made = [v for v in usable if parallel.read_marker(v).get("status") == parallel.DONE]
+        made = [v for v in usable if parallel.read_marker(v).get("status") == DONE]
         certain = len(usable) - len(made) * self.config.resume  # to be there for a worker
         self.log.unlink(missing_ok=True)
         for worker in self.workers:
@@ -134,12 +137,21 @@ class _Run:
                 self._take(worker, queue, outcome)
                 self._check_limit()
             if worker.video is None and queue and not self.results.stopped:
-                video = queue.popleft()
-                video.output.mkdir(parents=True, exist_ok=True)
-                parallel.write_marker(video, parallel.RUNNING, self.identity)
-                worker.give(video)
+                self._give(worker, queue.popleft())
         busy = any(worker.video is not None for worker in self.workers)
         return busy or (any(self.queues) and not self.results.stopped)
+
+    def _give(self, worker: Worker, video: Video) -> None:
+        if video.gone:
+            video.error = parallel.GONE
+            outcome = Outcome(INPUT, video.error)
+            self.results.failed.append((video, outcome))
+            self.table.log(worker, video, outcome, 0.0, again=False)
+            self._check_limit()
+            return
+        video.output.mkdir(parents=True, exist_ok=True)
+        parallel.write_marker(video, parallel.RUNNING, self.identity)
+        worker.give(video)
 
     def _check_limit(self) -> None:
         count, limit = len(self.results.failed), self.config.failure_limit
@@ -150,6 +162,8 @@ class _Run:
     def _take(self, worker: Worker, queue: collections.deque, outcome: Outcome) -> None:
         video, worker.video = worker.video, None
         seconds = round(time.monotonic() - worker.since, 3)
+        if outcome.kind and video.gone:
+            outcome = Outcome(INPUT, parallel.GONE)
         again = outcome.kind not in ("", INPUT) and video.attempts <= self.config.retries
         facts = {"kind": outcome.kind, "cause": outcome.cause, "seconds": seconds}
         facts["gpu"] = worker.gpu
@@ -158,11 +172,11 @@ class _Run:
         elif outcome.kind:
             worker.failed += 1
             self.results.failed.append((video, outcome))
-            parallel.write_marker(video, parallel.FAILED, self.identity, **facts)
+            parallel.write_marker(video, FAILED, self.identity, **facts)
         else:
             worker.done += 1
             (self.results.skipped if outcome.skipped else self.results.done).append(video)
-            parallel.write_marker(video, parallel.DONE, self.identity, **facts)
+            parallel.write_marker(video, DONE, self.identity, **facts)
         self.table.log(worker, video, outcome, seconds, again)
 
     @contextlib.contextmanager
@@ -206,12 +220,21 @@ def _only_one(root: Path):
             f"cannot write to {root}: {error.strerror}; results go beside the videos"
         ) from None
     try:
-        if not lock(file, root, wait=False):
+        if not lock(file, root, wait=False) or not _is_file_of(file, root / LOCK):
             raise ValueError(
                 f"another run_parallel is at work in {root}: wait for it, or give each a folder "
                 "of its own"
             )
-        yield
-        (root / LOCK).unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            (root / LOCK).unlink(missing_ok=True)
     finally:
         os.close(file)
+
+
+def _is_file_of(file: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False

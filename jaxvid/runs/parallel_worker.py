@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from jaxvid.runs.causes import TIMEOUT, explain_exit, last_line, log_tail
 from jaxvid.runs.parallel import ParallelConfig, Video
@@ -46,12 +46,12 @@ class Worker:
         self.examples: Sequence[Path] = ()  # of videos to come, for a script that is kept
         self._process, self._back, self._answers = None, None, b""
         self._told, self._kill_at = None, 0.0
+        self._first_log = Path()  # of what a process says before it is ready
 
     def start(self, log: Path) -> None:
         """Starts a script that is kept before there is a video for it."""
         self.since = time.monotonic()
-        with open(log, "ab") as file:
-            self._start(file)
+        self._start(log)
 
     def wait_until_ready(self, log: Path) -> str:
         """What a script that was started says of itself, see serve.py.
@@ -64,10 +64,11 @@ class Worker:
             ended = self._process.poll()
             self._answer()
             if self._told is None and ended is not None:
-                last = last_line(log_tail(log), longest=1000) or "it does not call serve.serve"
-                raise RefusedError(f"exit code {ended} before its first video: {last}; log: {log}")
+                why = _last_words(log) or ": it does not call serve.serve"
+                raise RefusedError(f"exit code {ended} before its first video{why}")
             if self._is_late():
-                raise RefusedError(f"not ready after {self.config.timeout:g} s; log: {log}")
+                late = f"not ready after {self.config.timeout:g} s"
+                raise RefusedError(late + _last_words(log))
         return self._told
 
     def give(self, video: Video) -> None:
@@ -76,11 +77,10 @@ class Worker:
         video.attempts += 1
         with open(video.log, "ab") as log:
             log.write(f"--- attempt {video.attempts}, GPU {self.gpu}\n".encode())
-            log.flush()
-            if self._process is not None and self._process.poll() is not None:
-                self._forget()  # it died after its last answer
-            if self._process is None:
-                self._start(log)
+        if self._process is not None and self._process.poll() is not None:
+            self._forget()  # it died after its last answer
+        if self._process is None:
+            self._start(video.log)
         if self.config.keep:
             self._ask({"video": video.path, "output": video.output, "log": video.log})
 
@@ -121,8 +121,9 @@ class Worker:
             self._process.wait()
             self._forget()
 
-    def _start(self, log: BinaryIO) -> None:
+    def _start(self, log: Path) -> None:
         config, video = self.config, self.video
+        self._first_log = log
         command, pipes = [sys.executable, config.program], {}
         env = environment(self.gpu)
         if config.keep:
@@ -133,16 +134,17 @@ class Worker:
             pipes = {"stdin": subprocess.PIPE, "pass_fds": (writer,)}
         else:
             command += config.command_of(video.path, video.output)
-        self._process = subprocess.Popen(
-            command,
-            bufsize=0,
-            **{"stdin": subprocess.DEVNULL, **pipes},
-            stdout=log,
-            stderr=log,
-            env=env,
-            start_new_session=True,
-            preexec_fn=_die_with_parent,
-        )
+        with open(log, "ab") as file:
+            self._process = subprocess.Popen(
+                command,
+                bufsize=0,
+                **{"stdin": subprocess.DEVNULL, **pipes},
+                stdout=file,
+                stderr=file,
+                env=env,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
         if config.keep:
             os.close(writer)
             self._ask({"examples": list(self.examples)})
@@ -179,10 +181,11 @@ class Worker:
 
     def _exited(self, code: int) -> Outcome:
         self.tell(signal.SIGKILL)
+        log = self._first_log if self._told is None else self.video.log  # see serve.py
         self._forget()
         if not code and not self.config.keep:
             return Outcome()
-        return Outcome(*explain_exit(code, self.video.log))
+        return Outcome(*explain_exit(code, log))
 
     def _forget(self) -> None:
         for pipe in (self._process and self._process.stdin, self._back):
@@ -197,6 +200,11 @@ def environment(gpu: str, environ: Mapping[str, str] = os.environ) -> dict[str, 
     """The environment of a worker: it sees one GPU, and no launcher's or array's other tasks."""
     kept = {k: v for k, v in environ.items() if not k.startswith(LAUNCHED)}
     return kept | {"CUDA_VISIBLE_DEVICES": gpu, "PYTHONUNBUFFERED": "1"}
+
+
+def _last_words(log: Path) -> str:
+    last = last_line(log_tail(log), longest=1000)
+    return f": {last}; log: {log}" if last else ""
 
 
 def _die_with_parent() -> None:
