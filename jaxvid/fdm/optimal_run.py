@@ -65,6 +65,7 @@ class Evaluator:
         self.mesh = make_mesh(settings.mesh)
         self.batch_size = batch_size(settings, self.mesh.shape["data"])
         self.source = open_source(settings.data, "train")
+        self.source.check_all()
         self.process = make_process(settings.diffusion)
         video = settings.T * 3 * settings.network.image_size**2
         kept = max(self.batch_size, CACHE_BYTES // video)

@@ -46,7 +46,7 @@ class SampleConfig:
     pixels: Literal["round", "truncate"] = "round"  # of saved samples; upstream truncates
     upstream_faults: bool = False  # index tables with upstream's faults
     video: Literal["mp4", "gif", "none"] = "mp4"
-    checkpoint_evaluations: int = 3000  # a killed run goes on at the last so many; 0: at none
+    checkpoint_evaluations: int = 3000  # between snapshots to go on from; 0: none
     video_size: int = 256  # small frames are enlarged to at least this many pixels
     seed: int = 0
     visualise: Literal["", "small", "big", "refactored"] = ""  # only draw the schedule, so

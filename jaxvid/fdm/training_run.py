@@ -14,6 +14,7 @@ from jaxvid.core import video
 from jaxvid.core.distributed import whole
 from jaxvid.core.mesh import MeshConfig, make_mesh, replicated
 from jaxvid.data.batches import batches
+from jaxvid.data.source import Source
 from jaxvid.data.sources import open_source
 from jaxvid.fdm import frames as frame_sets
 from jaxvid.fdm import timesteps, train
@@ -66,12 +67,19 @@ class FdmTraining:
                 f"train.batch_size={setup.train.batch_size} is not a multiple of "
                 f"{mesh.shape['data']} devices x {setup.train.microbatches} microbatches"
             )
-        if setup.train.sample_every and not len(open_source(setup.data, "test")):
+        self.source.check_all()
+        if setup.train.sample_every:
+            self._check_tests(open_source(setup.data, "test"))
+        print(self.source.describe(), flush=True)
+
+    def _check_tests(self, tests: Source) -> None:
+        """ValueError for videos that cannot be completed during training."""
+        if not len(tests):
             raise ValueError(
                 f"{self.source.where} has no test videos to complete during training; set "
                 "data.test_videos, or train.sample_every=0"
             )
-        print(self.source.describe(), flush=True)
+        tests.check_all()
 
     def initial_state(self) -> State:
         """A given model, or fresh parameters."""
