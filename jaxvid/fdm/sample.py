@@ -87,6 +87,7 @@ class Generator:
         start = marking.normalise(truth) * self.given[:, None, None, None]
         self.videos = jax.device_put(start.astype(np.float32), over_data(self.mesh))
         yield from self._calls(batch)
+        yield from self._results(batch)
 
     def resume(self, batch: list[Request], info: dict, restore: Callable):
         """The same from a Snapshot on."""
@@ -96,12 +97,13 @@ class Generator:
         like = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=place)
         self.videos = restore({"videos": like})["videos"]
         yield from self._calls(batch, info["calls"])
+        yield from self._results(batch)
 
     def _filled(self, batch: list[Request]) -> list[Request]:
         return [*batch, *[batch[-1]] * (self.batch_size - len(batch))]
 
-    def _calls(self, batch: list[Request], first: int = 0) -> Iterator[Chunk | Stage | Snapshot]:
-        """The calls from number `first` on, which change `self.videos`, then the outputs.
+    def _calls(self, batch: list[Request], first: int = 0) -> Iterator[Stage | Snapshot]:
+        """The calls from number `first` on, which change `self.videos`.
 
         An adaptive scheme goes through the calls before once more. What it then sees of a frame is
         what was there, or, if the frame was made again since, what it will look at anew.
@@ -120,10 +122,6 @@ class Generator:
             done = number + 1
             if self.resumable(batch) and done % every == 0 and done < self.calls:
                 yield Snapshot({"videos": self.videos}, {"calls": done})
-        videos = np.asarray(self.videos)
-        for index, request in enumerate(batch):
-            truth = self._read(request.options["video"])
-            yield from self._outputs(index, request, truth, videos[index])
 
     def _place(self, frames: Frames):
         shared = frames.indices.shape[0] == 1
@@ -154,6 +152,12 @@ class Generator:
         if self.embed is None:
             return frames.reshape(*frames.shape[:2], -1)
         return np.stack([self.embed(video) for video in frames])
+
+    def _results(self, batch: list[Request]) -> Iterator[Chunk]:
+        videos = np.asarray(self.videos)
+        for index, request in enumerate(batch):
+            truth = self._read(request.options["video"])
+            yield from self._outputs(index, request, truth, videos[index])
 
     def _outputs(self, index: int, request: Request, truth, video) -> Iterator[Chunk]:
         sampling = self.settings.sampling
