@@ -1,7 +1,9 @@
 """Makes videos: python scripts/sample.py --config=configs/fdm_demo.py
 
-`--plan` says what would be done and what it costs. Command lines of the original codes are accepted
-as well: flags of FDM's `video_sample.py`, of both generations (README, section "Coming from FDM"),
+`--plan` says what would be done and what it costs. `--fail-fast`, `--max-failures=N`,
+`--no-retry-failed`, `--no-resume`, `--overwrite` and `--shard=i/n` change how a run goes, and
+`--config.field=value` any field of the config. Command lines of the original codes are accepted as
+well: flags of FDM's `video_sample.py`, of both generations (README, section "Coming from FDM"),
 `--upstream_config=FILE.yaml` of LongLive (section "LongLive"), and `-i SPEC.json -o FOLDER` of
 Cosmos-Transfer2.5's `examples/multiview.py` (section "Cosmos multiview").
 """
@@ -29,9 +31,9 @@ from jaxvid.runs.config import RunConfig
 from jaxvid.runs.fingerprint import Provenance
 from jaxvid.runs.flags import run_overrides
 from jaxvid.runs.mode import Mode
-from jaxvid.runs.plan import Plan, print_plan
+from jaxvid.runs.plan import print_plan
 from jaxvid.runs.requests import Generator, Request
-from jaxvid.runs.runner import Summary, run
+from jaxvid.runs.runner import PARTIAL, Summary, run
 from jaxvid.runs.serve import serve
 from jaxvid.runs.share import this_share
 from jaxvid.runs.survey import survey
@@ -42,6 +44,9 @@ MODES = {"fdm": FdmMode, "longlive": LongLiveMode, "cosmos": CosmosMode}
 
 def sample(argv: list[str]) -> int:
     """Config, requests, plan, run; returns the runner's exit code."""
+    if {"--help", "-h"} & set(argv):
+        print(__doc__)
+        return 0
     argv = run_overrides(argv)  # first, since upstreams' command lines refuse what they do not know
     for translate in (multirun_overrides, multiview_overrides, yaml_overrides, sampling_overrides):
         argv = translate(argv)
@@ -94,7 +99,6 @@ class Prepared(NamedTuple):
     requests: list[Request]
     share: list[Request]
     provenance: Provenance
-    plan: Plan
 
 
 def prepare(mode: Mode, config: ConfigDict) -> Prepared:
@@ -104,7 +108,7 @@ def prepare(mode: Mode, config: ConfigDict) -> Prepared:
     check_writable(run_config.output, "output")
     requests = mode.requests()
     share = this_share(run_config.shard, this_process(run_config)).select(requests)
-    return Prepared(run_config, requests, share, mode.provenance(), mode.plan(requests))
+    return Prepared(run_config, requests, share, mode.provenance())
 
 
 def this_process(config: RunConfig) -> tuple[int, int]:
@@ -120,14 +124,15 @@ def work(mode: Mode, config: ConfigDict, only_plan: bool) -> int:
     if not only_plan:
         return make(mode, config, mode.load).exit_code
     found = prepare(mode, config)
-    print_plan(found.plan, survey(found.share, found.config, found.provenance))
-    return 0
+    left = survey(found.share, found.config, found.provenance)
+    print_plan(mode.plan(left.todo) if left.todo else None, left)
+    return PARTIAL if left.broken else 0
 
 
 def make(mode: Mode, config: ConfigDict, load: Callable[[list[Request]], Generator]) -> Summary:
     """Makes what is missing; `load` is called with that, if it is anything."""
     found = prepare(mode, config)
-    print("\n".join(found.plan.lines()), flush=True)
+    print("\n".join(mode.plan(found.share).lines()), flush=True)
     summary = run(
         load,
         found.requests,

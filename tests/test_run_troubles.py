@@ -205,3 +205,25 @@ def test_outputs_do_not_leave_the_folder_through_a_link(tmp_path):
     assert not list(elsewhere.iterdir())
     (tmp_path / "link").symlink_to(elsewhere)
     assert go(tmp_path / "link", FAKE).done == 6
+
+
+def test_a_limit_that_broken_inputs_reach_tells_the_way_out(tmp_path, capsys):
+    requests = fake_requests(FAKE)
+    requests[1] = dataclasses.replace(requests[1], error="prompt file is not JSON")
+    for _ in range(2):
+        summary = go(tmp_path, FAKE, requests, fail_fast=True)
+        assert (summary.exit_code, summary.done) == (4, 0)
+        out = capsys.readouterr().out
+        assert "nothing was made: mend these, or leave them by --no-retry-failed" in out
+    summary = go(tmp_path, FAKE, requests, fail_fast=True, retry_failed=False)
+    assert (summary.exit_code, summary.done, summary.skipped) == (3, 5, 1)
+
+
+def test_the_page_forgets_failures_that_are_no_longer_asked_for(tmp_path):
+    requests = fake_requests(FAKE)
+    outputs = {"samples": "twice/1.npy"}
+    gone = dataclasses.replace(requests[1], id="twice/1", outputs=outputs, error="occurs twice")
+    go(tmp_path, FAKE, [*requests, gone])
+    assert "occurs twice" in (tmp_path / "index.html").read_text()
+    go(tmp_path, FAKE, requests)
+    assert "occurs twice" not in (tmp_path / "index.html").read_text()

@@ -5,11 +5,12 @@ import json
 import os
 import re
 import urllib.parse
+from collections.abc import Collection
 from importlib import resources
 from pathlib import Path
 
 from jaxvid.core.files import atomic_path, read_json
-from jaxvid.runs.manifest import Manifest
+from jaxvid.runs.manifest import FAILED, Manifest
 
 NAME = "index.html"
 SCRIPTS = ("gallery_player.js", "gallery_list.js", "gallery_grid.js", "gallery.js")  # in order
@@ -19,26 +20,35 @@ PROMPTS = ("prompt", "prompt1", "prompt2", "negative_prompt")  # shown with the 
 FACTS = ("time", "seconds", "devices", "code", "config", "checkpoint", "host", "share")
 
 
-def write(manifest: Manifest) -> Path:
+def write(manifest: Manifest, asked: Collection[str] | None = None) -> Path:
     """Writes the page of an output folder: the newest row of each request, in order of id.
 
     Videos are named by relative paths, inputs too, so that the folder can be moved together
-    with its inputs. Returns the path of the page.
+    with its inputs. Of other requests than those `asked` for the failures are left out, since
+    their inputs may be mended or gone. Returns the path of the page.
 
     Raises:
       ValueError: the manifest or the file of metrics is damaged.
     """
     folder = manifest.path.parent
-    return write_page(folder / NAME, cards(manifest, folder))
+    return write_page(folder / NAME, cards(manifest, folder, asked))
 
 
-def cards(manifest: Manifest, base: Path) -> list[dict]:
-    """What the page in folder `base` shows of an output folder; raises as `write`."""
+def cards(manifest: Manifest, base: Path, asked: Collection[str] | None = None) -> list[dict]:
+    """What the page in folder `base` shows of an output folder; see `write`."""
     folder = manifest.path.parent
     path = folder / METRICS
     metrics = read_json(path) if path.exists() else {}
-    rows = sorted(manifest.latest().values(), key=lambda row: row["id"])
+    found = manifest.latest()
+    rows = [found[id] for id in sorted(found, key=_numbers_as_such)]
+    if asked is not None:
+        rows = [row for row in rows if row["status"] != FAILED or row["id"] in asked]
     return [card(row, folder, base, metrics.get(row["id"], {})) for row in rows]
+
+
+def _numbers_as_such(id: str) -> list[str | int]:
+    """Sorts v2 before v10."""
+    return [int(part) if n % 2 else part for n, part in enumerate(re.split(r"(\d+)", id))]
 
 
 def write_page(page: Path, data: list[dict]) -> Path:

@@ -28,7 +28,8 @@ class Plan:
 
     frames: one entry for each request; flops: of all of them together; memory_bytes: needed
     on each device; available_bytes: there on each, None if the platform does not say;
-    compilations: of the large functions; memory_parts: what the memory is needed for.
+    compilations: of the large functions; memory_parts: what the memory is needed for;
+    notes: lines about what no request was made of.
     """
 
     frames: tuple[Frames, ...]
@@ -38,6 +39,7 @@ class Plan:
     compilations: int
     tokens: int | None = None  # of all requests, for transformers
     memory_parts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """What `--plan` prints; requests with the same numbers share a line."""
@@ -45,7 +47,7 @@ class Plan:
         if self.tokens is not None:
             cost.append(f"{si(self.tokens)} tokens")
         cost.append(f"{self.compilations} compilation" + "s" * (self.compilations != 1))
-        return [*self._frame_lines(), ", ".join(cost), self._memory_line()]
+        return [*self.notes, *self._frame_lines(), ", ".join(cost), self._memory_line()]
 
     def _frame_lines(self) -> list[str]:
         groups = {}
@@ -76,9 +78,9 @@ def device_bytes() -> int | None:
     return (device.memory_stats() or {}).get("bytes_limit")
 
 
-def print_plan(plan: Plan, found: Survey):
-    """plan: of all requests; found: which of them this process has yet to make."""
-    for line in (*plan.lines(), *found.lines()):
+def print_plan(plan: Plan | None, found: Survey):
+    """plan: of what is yet to make, None if that is nothing; found: of the requests."""
+    for line in (*(plan.lines() if plan else ()), *found.lines()):
         print(line)
 
 

@@ -10,7 +10,7 @@ import dataclasses
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from jaxvid.core.distributed import agreed
@@ -59,6 +59,7 @@ class Summary:
     stopped: str = ""  # why the run ended before its last request
     exit_code: int = 0
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    rest: str = "the same command again does the rest"  # if it was stopped
 
     def lines(self) -> list[str]:
         """The last lines of a run."""
@@ -66,7 +67,7 @@ class Summary:
         if self.seconds:
             lines.append(", ".join(f"{k} {v:.1f} s" for k, v in self.seconds.items()))
         if self.stopped:
-            lines.append(f"stopped: {self.stopped}; the same command again does the rest")
+            lines.append(f"stopped: {self.stopped}; {self.rest}")
         counts = f"{self.done} done, {self.skipped} skipped, {len(self.failures)} failed"
         return [*lines, counts]
 
@@ -112,7 +113,7 @@ def run(
             finally:
                 events.close()
             if config.gallery:
-                _write_gallery(manifest, summary)
+                _write_gallery(manifest, summary, {request.id for request in requests})
     except Interrupted as error:  # before the first request, or a second time
         stopped, code = why_stopped(error, config)
         summary = Summary(0, 0, [], stopped=stopped, exit_code=code)
@@ -194,6 +195,8 @@ class _Run:
         code = code or (PARTIAL if failures or self.found.failed_before else 0)
         kinds = self.recorder.kinds
         summary = Summary(self.recorder.done, skipped, failures, kinds, stopped, code, seconds)
+        if len(self.found.broken) >= self.config.failure_limit:
+            summary.rest = "nothing was made: mend these, or leave them by --no-retry-failed"
         self.events.tell("end", **dataclasses.asdict(summary) | {"failures": len(failures)})
         return summary
 
@@ -360,9 +363,9 @@ class _Run:
         self._check_limit()
 
     def _check_limit(self):
-        count = len(self.recorder.failures)
-        if count >= self.config.failure_limit:
-            raise TooManyFailures(f"{count} failed, the limit is {self.config.failure_limit}")
+        count, limit = len(self.recorder.failures), self.config.failure_limit
+        if count >= limit:
+            raise TooManyFailures(f"{count} failed, the limit is {limit}")
 
 
 def requests_of(jobs: Iterable[Job]) -> list[Request]:
@@ -384,11 +387,11 @@ def make_batches(jobs: Sequence[Job], generator: Generator) -> list[list[Job]]:
     return sorted(batches, key=lambda jobs: jobs[0].number)
 
 
-def _write_gallery(manifest, summary: Summary):
+def _write_gallery(manifest, summary: Summary, asked: Collection[str]):
     """The page is made again from the whole manifest; the last process to end sees all rows."""
     try:
         with manifest.locked():
-            page = gallery.write(manifest)
+            page = gallery.write(manifest, asked)
         print(f"gallery: {page}")
     except (OSError, ValueError) as error:
         reason = "the disk is full" if disk_full(error) else one_line(error)

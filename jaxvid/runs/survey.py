@@ -66,15 +66,19 @@ def survey(requests: Sequence[Request], config: RunConfig, provenance: Provenanc
     for row in rows.values():
         found.hashes.learn(row.get("inputs", {}))
     for request in requests:
+        row = rows.get(request.id)
         try:
             if request.error:
                 raise ValueError(request.error)
             for name, path in request.inputs.items():
                 usable(name, path)
         except ValueError as error:
-            found.broken.append((request, str(error)))
+            if config.resume and not config.retry_failed and row and row["status"] == FAILED:
+                found.failed_before.append(request)
+            else:
+                found.broken.append((request, str(error)))
             continue
-        where = place(request, rows.get(request.id), found, config, provenance)
+        where = place(request, row, found, config, provenance)
         deadly = where is found.todo and kills[request.id] >= DEADLY
         (found.deadly if deadly else where).append(request)
     found.todo += found.deadly
