@@ -1,10 +1,14 @@
 """Seven driving cameras at once with Cosmos-Transfer2.5, from control videos and a prompt.
 
 python scripts/sample.py --config=configs/cosmos_multiview.py:tiny
+python scripts/sample.py --config=configs/cosmos_multiview.py:tiny_multirun
 python scripts/sample.py --config=configs/cosmos_multiview.py \\
   --config.sampling.specs=data/multiview/crossing.json
 python scripts/sample.py --config=configs/cosmos_multiview.py:multirun \\
   --config.multirun.controls=controls --config.multirun.prompts=prompts
+
+Other fields of `multirun` choose input videos, base parameters, views, clips, and what becomes of
+clips that lack something; see cosmos/multirun.py.
 """
 
 from ml_collections import ConfigDict
@@ -22,11 +26,11 @@ from jaxvid.cosmos.text import TextConfig
 from jaxvid.runs.config import RunConfig
 from jaxvid.wan.vae import VaeConfig
 
-VARIANTS = ("tiny", "multiview", "autoregressive", "cross_view", "multirun")
+VARIANTS = ("tiny", "tiny_multirun", "multiview", "autoregressive", "cross_view", "multirun")
 
 
 def get_config(variant: str = "multiview") -> ConfigDict:
-    """`tiny` draws small networks at random and needs no files; the others need the downloads."""
+    """`tiny...` draw small networks at random and need no files; the others need the downloads."""
     config = ConfigDict({"mode": "cosmos"})
     config.sampling = section(SampleConfig, specs=("data/multiview/crossing.json",))
     config.overrides = section(Overrides)  # of values in the spec files
@@ -40,8 +44,12 @@ def get_config(variant: str = "multiview") -> ConfigDict:
     config.mesh = section(MeshConfig, data=1, seq=-1)  # the tokens of all views over all devices
     config.multirun = section(MultirunConfig)  # every clip with every prompt, without spec files
     config.run = section(RunConfig, output=f"outputs/cosmos_{variant}")
-    if variant == "tiny":
+    if variant.startswith("tiny"):
         config.update(tiny())
+    if variant == "tiny_multirun":
+        config.sampling.specs = ()
+        folder = "data/multiview"
+        config.multirun.update(controls=f"{folder}/controls", prompts=f"{folder}/prompts")
     elif variant == "autoregressive":
         config.sampling.update(specs=("data/multiview/crossing_long.json",), whole_controls=True)
     elif variant == "cross_view":
@@ -52,7 +60,7 @@ def get_config(variant: str = "multiview") -> ConfigDict:
     elif variant == "multirun":
         config.sampling.specs = ()
         config.run.output = "outputs/multirun"
-    elif variant != "multiview":
+    elif variant not in ("multiview", "tiny"):
         raise ValueError(f"config cosmos_multiview has no variant {variant!r}; known: {VARIANTS}")
     return config
 

@@ -8,7 +8,7 @@ import pytest
 
 from jaxvid.core.views import CAMERAS, VIEWS
 from jaxvid.cosmos.base_parameters import read_base
-from jaxvid.cosmos.multirun import MultirunConfig, find_clips, samples
+from jaxvid.cosmos.multirun import MultirunConfig, find_clips, left_out, samples
 from jaxvid.cosmos.spec import Overrides
 from jaxvid.runs.names import original
 
@@ -33,12 +33,12 @@ def drive(tmp_path):
 
 def listed(root: Path, overrides=Overrides(), **fields):  # noqa: B008
     folders = {"controls": str(root / "controls"), "prompts": str(root / "prompts")}
-    return samples(MultirunConfig(**folders | fields), overrides)[0]
+    return samples(MultirunConfig(**folders | fields), overrides)
 
 
-def left_out(root: Path, **fields) -> list[str]:
+def skipped(root: Path, **fields) -> list[str]:
     folders = {"controls": str(root / "controls"), "prompts": str(root / "prompts")}
-    return samples(MultirunConfig(**folders | fields), Overrides())[1]
+    return left_out(MultirunConfig(**folders | fields))
 
 
 def test_every_clip_with_every_prompt(drive, tmp_path):
@@ -80,10 +80,11 @@ def test_what_is_skipped_is_told_and_no_failure(drive, tmp_path):
     drive("lonely")
     drive("whole", {"x": "X."})
     assert [s.name for s in listed(tmp_path, missing="skip")] == ["whole_x"]
-    front, lonely = left_out(tmp_path, missing="skip")
+    front, lonely = skipped(tmp_path, missing="skip")
     assert "front is left out" in front and "missing of camera_cross_right_120fov" in front
     assert "lonely is left out" in lonely and "no prompt file" in lonely
-    assert not left_out(tmp_path)
+    assert not skipped(tmp_path)
+    assert skipped(tmp_path, missing="skip", uids=("lonely",)) == [lonely]
 
 
 def test_the_views_that_are_expected(drive, tmp_path):

@@ -1,11 +1,14 @@
 """Cosmos multiview for scripts/sample.py."""
 
+import dataclasses
 from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
+from jaxvid.core import distributed
 from jaxvid.cosmos import generate, networks, planning
 from jaxvid.cosmos import requests as listing
+from jaxvid.cosmos.multirun import left_out
 from jaxvid.cosmos.setup import sampling_settings
 from jaxvid.runs.fingerprint import Provenance, hash_json
 from jaxvid.runs.plan import Plan
@@ -33,7 +36,10 @@ class CosmosMode:
         return Provenance(settings, hash_json(networks.identity(self.settings)))
 
     def plan(self, requests: Sequence[Request]) -> Plan:
-        return planning.plan(self.settings, requests)
+        found = planning.plan(self.settings, requests)
+        first = distributed.process()[0] == 0  # of those that share out the requests
+        notes = tuple(left_out(self.settings.multirun)) if first else ()
+        return dataclasses.replace(found, notes=notes)
 
     def load(self, requests: Sequence[Request]) -> generate.Generator:
         return generate.load(self.settings, requests)

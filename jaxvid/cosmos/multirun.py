@@ -95,11 +95,11 @@ class Sample:
         return {output: f"{self.name}/{file}" for output, file in FILES.items()}
 
 
-def find_clips(config: MultirunConfig) -> list[Clip]:
-    """All UIDs of all camera folders, sorted.
+def find_clips(config: MultirunConfig) -> dict[str, Clip]:
+    """All clips of all camera folders, by UID, sorted.
 
     Raises:
-      ValueError: there is no camera folder, or nothing in them.
+      ValueError: there is no camera folder, or nothing in them; uids that are not there.
     """
     found, folders, controls = {}, 0, config.folder("controls")
     for view, camera in config.cameras.items():
@@ -114,30 +114,36 @@ def find_clips(config: MultirunConfig) -> list[Clip]:
         what = "no .mp4 in its camera folders" if folders else "no camera folder"
         example = f"{PREFIX}{next(iter(config.cameras.values()))}/UID.mp4"
         raise ValueError(f"multirun.controls={controls} has {what}: put videos at {example}")
-    missing = lambda uid: tuple(c for v, c in config.cameras.items() if v not in found[uid])  # noqa: E731
-    return [Clip(uid, found[uid], missing(uid)) for uid in sorted(found)]
+    if unknown := [uid for uid in config.uids if uid not in found]:
+        raise ValueError(f"multirun.uids: no camera folder has {unknown[0]}.mp4")
+    return {uid: _clip(config, uid, found[uid]) for uid in sorted(found)}
 
 
-def samples(config: MultirunConfig, overrides: Overrides) -> tuple[list[Sample], list[str]]:
+def _clip(config: MultirunConfig, uid: str, controls: dict[str, Path]) -> Clip:
+    missing = [camera for view, camera in config.cameras.items() if view not in controls]
+    return Clip(uid, controls, tuple(missing))
+
+
+def left_out(config: MultirunConfig) -> list[str]:
+    """A line about each clip that `missing` leaves out."""
+    if not config.controls or config.missing != "skip":
+        return []
+    clips = _chosen(config, find_clips(config))
+    lacks = {clip.uid: lacking(config, clip) for clip in clips}
+    return [f"{u} is left out (multirun.missing=skip): {why}" for u, why in lacks.items() if why]
+
+
+def samples(config: MultirunConfig, overrides: Overrides) -> list[Sample]:
     """One sample for each clip and prompt; what cannot be run carries the reason.
 
-    Returns:
-      samples, and a line about each clip that `missing` leaves out.
     Raises:
-      ValueError: see find_clips and base_parameters.read_base; uids that are not there.
+      ValueError: see find_clips and base_parameters.read_base.
     """
     base, notes = read_base(config.params)
-    clips = find_clips(config)
-    uids = {clip.uid for clip in clips}
-    if unknown := [uid for uid in config.uids if uid not in uids]:
-        raise ValueError(f"multirun.uids: no camera folder has {unknown[0]}.mp4")
-    found, left_out = [], []
-    for clip in clips:
-        if config.uids and clip.uid not in config.uids:
-            continue
+    clips, found = find_clips(config), []
+    for clip in _chosen(config, clips):
         lack = lacking(config, clip)
         if lack and config.missing == "skip":
-            left_out.append(f"{clip.uid} is left out (multirun.missing=skip): {lack}")
             continue
         template = _template(config, base, overrides, clip, notes)
         if lack and config.missing == "fail":
@@ -145,9 +151,13 @@ def samples(config: MultirunConfig, overrides: Overrides) -> tuple[list[Sample],
         else:
             prompts = read_prompts(config.folder("prompts") / f"{clip.uid}.json")
         for prompt in prompts:
-            name = pair_name(clip.uid, prompt.variant, uids)
+            name = pair_name(clip.uid, prompt.variant, clips)
             found.append(_sample(template, name, prompt, overrides))
-    return found, left_out
+    return found
+
+
+def _chosen(config: MultirunConfig, clips: dict[str, Clip]) -> list[Clip]:
+    return [clip for uid, clip in clips.items() if not config.uids or uid in config.uids]
 
 
 def lacking(config: MultirunConfig, clip: Clip) -> str:

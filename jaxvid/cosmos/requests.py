@@ -27,9 +27,7 @@ def requests(settings: Settings) -> list[Request]:
 def _all(settings: Settings) -> list[Request]:
     sampling, looked_at = settings.sampling, Probes(settings.sampling.probes)
     if settings.multirun.controls:
-        found, left_out = samples(settings.multirun, settings.overrides)
-        print(*left_out, sep="\n", end="\n" * bool(left_out), flush=True)
-        found = found[: sampling.limit or None]
+        found = samples(settings.multirun, settings.overrides)[: sampling.limit or None]
         looked_at.look(_files(found))
         return [_of_multirun(settings, sample, looked_at) for sample in found]
     found = entries(sampling.specs, settings.overrides)[: sampling.limit or None]
