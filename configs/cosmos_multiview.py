@@ -48,8 +48,8 @@ def get_config(variant: str = "multiview") -> ConfigDict:
         config.update(tiny())
     if variant == "tiny_multirun":
         config.sampling.specs = ()
-        folder = "data/multiview"
-        config.multirun.update(controls=f"{folder}/controls", prompts=f"{folder}/prompts")
+        folders = {name: f"data/multiview/{name}" for name in ("controls", "prompts")}
+        config.multirun.update(uids=("crossing",), **folders)
     elif variant == "autoregressive":
         config.sampling.update(specs=("data/multiview/crossing_long.json",), whole_controls=True)
     elif variant == "cross_view":
