@@ -41,6 +41,13 @@ def test_prompt_files_are_found_beside_a_prompt(folder, monkeypatch):
         parse(sample(prompt_path="nowhere.txt"), folder)
 
 
+def test_a_name_that_occurs_twice_spoils_the_later_sample(folder):
+    first, second = requests(folder, [sample(), sample()])
+    assert not first.error
+    twice = "run.json item 2: its id 'clip' is that of run.json item 1, too: give it another name"
+    assert second.error == twice
+
+
 @pytest.mark.parametrize(("fps", "every", "frames"), [(10, 3, 5), (15, 2, 7), (30, 1, 15)])
 def test_the_rate_is_that_of_the_spec(tmp_path, fps, every, frames):
     videos = write_videos(tmp_path, BOTH, frames=16, fps=30)

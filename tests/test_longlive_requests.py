@@ -84,7 +84,7 @@ def test_rows_with_a_seed_frames_and_an_id(tmp_path):
     assert first.options["frames"] == 9 and first.options["latent_frames"] < 8
     assert (plain.id, plain.seed, plain.options["latent_frames"]) == ("video_0001-0", 0, 8)
     assert "8" in odd.error
-    assert "id 'tram/night' is that of line 1" in twice.error
+    assert f"{path} line 4: its id 'tram%2Fnight-0' is that of {path} line 1" in twice.error
     assert mode.plan([first, plain]).frames[0].produced == 9
 
 
@@ -99,7 +99,7 @@ def test_rows_whose_names_meet_fail_alone(tmp_path):
         check_requests(found)
         assert [bool(request.error) for request in found] == broken
     assert by_id[1].error.endswith("give it another id or prompt, or set sampling.names=index")
-    assert "its file 'rank0-a-0.mp4' is that of 'video_0001-0'" in by_prompt[2].error
+    assert f"its file 'rank0-a-0.mp4' is that of {path} line 1" in by_prompt[2].error
 
 
 def test_a_byte_order_mark_and_blank_lines(tmp_path):

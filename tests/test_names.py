@@ -62,8 +62,9 @@ def test_pairs_never_meet():
 def test_requests_that_meet_others_fail_alone():
     make = lambda id, file: Request(id, 0, {"video": file})  # noqa: E731
     pairs = [("a", "1.mp4"), ("b", "1.mp4"), ("a", "2.mp4"), ("b", "3.mp4")]
-    first, file, id, last = found = apart([make(*pair) for pair in pairs], "change it")
+    stated = [(f"line {i}", make(*pair)) for i, pair in enumerate(pairs, 1)]
+    first, file, id, last = found = apart(stated, "change it")
     check_requests(dataclasses.replace(r, options={"fps": 1}) for r in found)
     assert not first.error and not last.error
-    assert file.error == "its file '1.mp4' is that of 'a', too: change it"
-    assert id.error == "its id 'a' is that of 'a', too: change it"
+    assert file.error == "line 2: its file '1.mp4' is that of line 1, too: change it"
+    assert id.error == "line 3: its id 'a' is that of line 1, too: change it"

@@ -24,17 +24,18 @@ def requests(settings: Settings) -> list[Request]:
     return apart(_all(settings), "give it another name")
 
 
-def _all(settings: Settings) -> list[Request]:
+def _all(settings: Settings) -> list[tuple[str, Request]]:
+    """The requests, each after the place where it is stated."""
     sampling, looked_at = settings.sampling, Probes(settings.sampling.probes)
     if settings.multirun.controls:
         found = samples(settings.multirun, settings.overrides)[: sampling.limit or None]
         looked_at.look(_files(found))
-        return [_of_multirun(settings, sample, looked_at) for sample in found]
+        return [(sample.name, _of_multirun(settings, sample, looked_at)) for sample in found]
     found = entries(sampling.specs, settings.overrides)[: sampling.limit or None]
     looked_at.look(_files(found))
-    made = [_request(settings, entry, looked_at) for entry in found]
-    if len(made) == 1 and made[0].error:
-        raise ValueError(made[0].error)
+    made = [(entry.place, _request(settings, entry, looked_at)) for entry in found]
+    if len(made) == 1 and (error := made[0][1].error):
+        raise ValueError(error)
     return made
 
 

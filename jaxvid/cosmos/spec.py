@@ -131,6 +131,7 @@ class Entry:
     """One sample of a file, or why there is none."""
 
     name: str
+    place: str  # where it is stated
     spec: Spec | None = None
     error: str = ""
 
@@ -141,16 +142,11 @@ def entries(files: Sequence[str], overrides: Overrides = Overrides()) -> list[En
     Raises:
       ValueError: a file that cannot be read or is no JSON.
     """
-    found, places = [], {}
+    found = []
     for file in files:
         path = Path(file).expanduser().absolute()
         for where, value in _contents(path):
-            entry = _entry(where, len(found), value, path.parent, overrides)
-            if entry.name in places:
-                other = f"name={entry.name!r} occurs twice, first in {places[entry.name]}"
-                entry = Entry(entry.name, error=f"{where}: {other}: give this one another")
-            places.setdefault(entry.name, where)
-            found.append(entry)
+            found.append(_entry(where, len(found), value, path.parent, overrides))
     return found
 
 
@@ -168,7 +164,9 @@ def _contents(path: Path) -> list[tuple]:
         raise ValueError(f"spec file {path} cannot be read: {reason}") from error
     if path.suffix == ".json":
         value = _loads(text, path.name)
-        return [(path.name, v) for v in (value if isinstance(value, list) else [value])]
+        if not isinstance(value, list):
+            return [(path.name, value)]
+        return [(f"{path.name} item {i}", v) for i, v in enumerate(value, 1)]
     return [
         (f"{path.name} line {i}", _loads(line, f"{path.name} line {i}"))
         for i, line in enumerate(text.split("\n"), 1)
@@ -191,10 +189,10 @@ def _entry(where: str, index: int, value, folder: Path, overrides: Overrides) ->
     try:
         if isinstance(value, ValueError):
             raise value
-        return Entry(name, parse(value, folder, overrides))
+        return Entry(name, where, parse(value, folder, overrides))
     except ValueError as error:
         text = str(error)
-        return Entry(name, error=text if text.startswith(where) else f"{where}: {text}")
+        return Entry(name, where, error=text if text.startswith(where) else f"{where}: {text}")
 
 
 def parse(value, folder: Path, overrides: Overrides = Overrides()) -> Spec:

@@ -24,7 +24,8 @@ def requests(settings: Settings) -> list[Request]:
     return apart(_all(settings), "give it another id or prompt, or set sampling.names=index")
 
 
-def _all(settings: Settings) -> list[Request]:
+def _all(settings: Settings) -> list[tuple[str, Request]]:
+    """The requests, each after the place where it is stated."""
     tokens = models.tokenizer(settings)
     found, listed = [], items(settings.sampling)
     looked_at = Probes(settings.sampling.probes)
@@ -39,7 +40,8 @@ def _all(settings: Settings) -> list[Request]:
         if error and not settings.listed:
             raise ValueError(error)
         for sample in range(settings.sampling.num_samples):
-            found.append(_request(settings, index, sample, item, options, error))
+            request = _request(settings, index, sample, item, options, error)
+            found.append((item.place, request))
     return found
 
 

@@ -31,7 +31,8 @@ class Item:
     error: str = ""  # why it cannot be made
     seed: int | None = None  # None: that of the settings
     frames: int = 0  # pixel frames of the video; 0: as the settings say
-    id: str = ""  # "": its place in the list
+    id: str = ""  # "": its number in the list
+    place: str = dataclasses.field(default="sampling", compare=False)  # where it is stated
 
 
 def items(sampling: SampleConfig) -> list[Item]:
@@ -78,14 +79,7 @@ def _of_file(path: Path, switch_frames: Sequence[int]) -> list[Item]:
             f"sampling.switch_frames={tuple(switch_frames)}: the lines of {path} have one prompt "
             "each; list several in a .jsonl file, or leave switch_frames empty"
         )
-    first, found = {}, []
-    for number, line in lines:
-        item = _line(path, number, line, switch_frames)
-        if item.id and (other := first.setdefault(item.id, number)) != number:
-            error = f"{path} line {number}: id {item.id!r} is that of line {other}, too: change one"
-            item = dataclasses.replace(item, error=item.error or error)
-        found.append(item)
-    return found
+    return [_line(path, number, line, switch_frames) for number, line in lines]
 
 
 def _line(path: Path, number: int, line: str, switch_frames: Sequence[int]) -> Item:
@@ -99,9 +93,8 @@ def _line(path: Path, number: int, line: str, switch_frames: Sequence[int]) -> I
         item = Item((), error=f"no JSON: {error}")
     except ValueError as error:
         item = Item((), error=str(error))
-    if item.error:
-        return dataclasses.replace(item, error=f"{path} line {number}: {item.error}")
-    return item
+    place = f"{path} line {number}"
+    return dataclasses.replace(item, place=place, error=item.error and f"{place}: {item.error}")
 
 
 def _row(row, folder: Path, switch_frames: tuple[int, ...]) -> Item:

@@ -58,22 +58,24 @@ def pair_name(first: str, second: str | None, firsts: Collection[str]) -> str:
     return _fit(name, json.dumps([first, second]))
 
 
-def apart(requests: Iterable[Request], way_out: str) -> list[Request]:
+def apart(stated: Iterable[tuple[str, Request]], way_out: str) -> list[Request]:
     """The requests; one whose id or files are those of an earlier one fails alone instead.
 
-    way_out: the end of its message. It gets names with `/`, which `component` never gives.
+    stated: requests, each after the place where the user states it, such as "a.txt line 3".
+    way_out: the end of the message. The one that fails gets names with `/`, which `component`
+      never gives.
     """
     owners, found = {}, []
-    for number, request in enumerate(requests):
+    for number, (place, request) in enumerate(stated):
         names = [("id", request.id), *(("file", file) for file in request.outputs.values())]
         if twin := next((name for name in names if name in owners), None):
-            error = f"its {twin[0]} {twin[1]!r} is that of {owners[twin]!r}, too: {way_out}"
+            shared = f"its {twin[0]} {twin[1]!r} is that of {owners[twin]}, too"
             id, files = f"twice/{number}", request.outputs.items()
             outputs = {name: f"{id}/{name}{Path(file).suffix}" for name, file in files}
-            error = request.error or error
+            error = request.error or f"{place}: {shared}: {way_out}"
             request = dataclasses.replace(request, id=id, outputs=outputs, error=error)
         else:
-            owners |= dict.fromkeys(names, request.id)
+            owners |= dict.fromkeys(names, place)
         found.append(request)
     return found
 
