@@ -97,19 +97,23 @@ def test_two_processes_share_the_requests(tmp_path):
 READ_ALONE = """
 import sys
 import jax
+import ml_dtypes
 import numpy as np
 from jaxvid.core import checkpoint, distributed
 
 distributed.start()
-tree = {"text": {"kernel": np.eye(3)}, "blocks": np.ones(2)}
+tree = {"text": {"kernel": np.eye(3, dtype=ml_dtypes.bfloat16)}, "blocks": (np.ones(2),)}
 checkpoint.save(sys.argv[1], tree, {})
 if jax.process_index() == 1:
-    assert (checkpoint.restore(sys.argv[1], part="text")["kernel"] == np.eye(3)).all()
-    assert (checkpoint.restore(sys.argv[1])["blocks"] == 1).all()
+    kernel = checkpoint.restore(sys.argv[1], part="text")["kernel"]
+    assert kernel.dtype == "bfloat16" and (kernel == np.eye(3)).all()
+    blocks = checkpoint.restore(sys.argv[1])["blocks"]["0"]
+    assert type(blocks) is np.ndarray and (blocks == 1).all()
+assert (checkpoint.restore(sys.argv[1], tree)["blocks"][0] == 1).all()
 """
 
 
 @pytest.mark.slow
 def test_one_of_two_processes_reads_a_checkpoint(tmp_path):
-    """As the one that lacks words does; the other does not come along."""
+    """As the one that lacks words does; what they do together later is not hindered by it."""
     together([sys.executable, "-c", READ_ALONE, str(tmp_path / "saved")])

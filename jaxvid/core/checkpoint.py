@@ -8,15 +8,18 @@ such a folder of steps stands for its latest step.
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import logging
+import operator
 import os
 import re
 import shutil
 from pathlib import Path
 
 import jax
+import orbax.checkpoint as classic
 from orbax.checkpoint import v1 as ocp
 
 from jaxvid.core.distributed import agreed
@@ -88,7 +91,8 @@ def restore(path, like=None, part: str = ""):
         raise ValueError(f"{path} holds no {part!r}; it holds {', '.join(tops)}")
     if like is None:
         wanted = {name: host(leaf) for name, leaf in inside.items()}
-        return _load(path, wanted, prefix, alone=True)
+        load = _load if jax.process_count() == 1 else _load_alone
+        return load(path, wanted, prefix)
     wanted = {prefix + name: leaf for name, leaf in named(like)}
     _check_match(path, {n: leaf.shape for n, leaf in inside.items()}, wanted)
     tree = dict(named(_load(path, {n: abstract(leaf) for n, leaf in wanted.items()}, prefix)))
@@ -293,19 +297,37 @@ def _metadata(path: Path) -> dict:
     return tree
 
 
-def _load(path: Path, wanted: dict, prefix: tuple[str, ...], alone: bool = False):
-    """alone: without waiting for the other processes, which need not read the same."""
-    context, index = ocp.Context(), jax.process_index()
+def _load(path: Path, wanted: dict, prefix: tuple[str, ...]):
+    context = ocp.Context()
     context.pytree.loading.partial_load = bool(prefix)
-    if alone and jax.process_count() > 1:
-        context.multiprocessing.primary_host = index
-        context.multiprocessing.active_processes = {index}
-        context.multiprocessing.barrier_sync_key_prefix = f"alone_{index}"
     with _orbax_errors(f"{path} is damaged"), context:
         tree = ocp.load(path, nest(wanted))
-    for key in prefix:
-        tree = tree[key]
-    return tree
+    return functools.reduce(operator.getitem, prefix, tree)
+
+
+def _load_alone(path: Path, wanted: dict, prefix: tuple[str, ...]):
+    """The same in some of several processes: those need not know of it that do not read.
+
+    By Orbax's older interface, as the newer one numbers what it does, and waits for ever if the
+    processes' numbers differ.
+    """
+    index, tree = jax.process_index(), nest(wanted)
+    options = classic.options.MultiprocessingOptions(
+        primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"alone_{index}"
+    )
+    arguments = classic.args.PyTreeRestore(
+        tree,
+        restore_args=classic.checkpoint_utils.construct_restore_args(tree),
+        partial_restore=bool(prefix),
+    )
+    handler = classic.PyTreeCheckpointHandler(multiprocessing_options=options)
+    with (
+        _orbax_errors(f"{path} is damaged"),
+        classic.Checkpointer(handler, multiprocessing_options=options) as reader,
+    ):
+        (folder,) = (file.parent for file in path.glob("*/_METADATA"))
+        tree = reader.restore(folder, arguments)
+    return functools.reduce(operator.getitem, prefix, tree)
 
 
 @contextlib.contextmanager
