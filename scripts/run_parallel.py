@@ -6,7 +6,7 @@ python scripts/run_parallel.py --video_root DIR --num_gpus 8 --script my.py -- -
 Results of `clip.mp4` go to the folder `clip/` beside it, with a log; `run_parallel.html` shows all.
 Without --script each video is what scripts/sample.py makes of it with the config after `--`; the
 process of a GPU then loads the networks once. The same command again does what is left. Flags may
-be written with - or _ between words.
+be written with - or _ between words. `--plan` only says what is left.
 """
 
 import argparse
@@ -30,6 +30,7 @@ def parse(argv: list[str]) -> ParallelConfig:
     usual = " ".join(USUAL_ARGUMENTS)
     add("--script", default=str(OURS), help=f"Python script; unless told otherwise it gets {usual}")
     add("--keep", action="store_true", help="the script takes many videos, see jaxvid.runs.serve")
+    add("--plan", action="store_true", help="list the videos to do, and start none")
     add("--schedule", choices=("round_robin", "dynamic"), default="round_robin")
     add("--timeout", type=float, default=0.0, help="seconds for one video, loading included")
     add("--retries", type=int, default=1, help="further attempts after a failure")
@@ -46,6 +47,8 @@ def parse(argv: list[str]) -> ParallelConfig:
     arguments = argv[cut + 1 :]
     if ours and not any(word.startswith("--config") for word in arguments):
         raise ValueError("give a config: ... -- --config=configs/fdm_demo.py")
+    if ours and "--plan" in arguments:
+        raise ValueError("--plan has no effect after `--`: give it before, to list what is left")
     if ours and not fields["resume"]:
         arguments.append("--config.run.resume=False")
     return ParallelConfig(**fields, arguments=tuple(arguments))

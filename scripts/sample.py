@@ -47,7 +47,8 @@ def sample(argv: list[str]) -> int:
     if {"--help", "-h"} & set(argv):
         print(__doc__)
         return 0
-    argv = run_overrides(argv)  # first, since upstreams' command lines refuse what they do not know
+    # first, since upstreams' command lines refuse what they do not know
+    argv = asked = run_overrides(argv)
     for translate in (multirun_overrides, multiview_overrides, yaml_overrides, sampling_overrides):
         argv = translate(argv)
     config, rest = parse_arguments(argv)
@@ -59,6 +60,7 @@ def sample(argv: list[str]) -> int:
     if "--serve" in rest:  # asked by run_parallel: one video after another, on this process's GPU
         distributed.keep_compilations()
         clips = Clips(mode_class(config), config, make)
+        clips.refuse(asked)
         return serve(clips, clips.describe)
     distributed.start(together(config))  # before anything touches a device, as reading a .pt does
     distributed.keep_compilations()

@@ -2,13 +2,15 @@
 
 import copy
 import dataclasses
+import functools
+import operator
 import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from jaxvid.core.config import build
+from jaxvid.core.config import PREFIX, build
 from jaxvid.core.files import InputError
 from jaxvid.runs.config import RunConfig
 from jaxvid.runs.fingerprint import hash_json
@@ -37,6 +39,23 @@ class Clips:
             )
         self._mode, self._config, self._work = mode, config, work
         self._generator = None
+
+    def refuse(self, words: Sequence[str]) -> None:
+        """Raises ValueError for a `--config.field` of a command line that each video overrides."""
+        settled = self._config_of("any.mp4", "any")
+        for word in words:
+            name = word.partition("=")[0]
+            if not name.startswith(PREFIX):
+                continue
+            path = name.removeprefix(PREFIX).split(".")
+            asked, got = (
+                functools.reduce(operator.getitem, path, c) for c in (self._config, settled)
+            )
+            if asked != got:
+                raise ValueError(
+                    f"{name} has no effect here, since each video has its own place and folder: "
+                    "leave it out, or use scripts/sample.py by itself"
+                )
 
     def describe(self, videos: Sequence[str]) -> str:
         """Hash of the settings and checkpoints, the same whichever videos are there.

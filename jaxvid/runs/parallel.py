@@ -19,7 +19,12 @@ from jaxvid.runs.manifest import DONE, FAILED
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv")
 MARKER, LOG = "run_parallel.json", "run_parallel.log"
 RUNNING = "running"  # else manifest.DONE or FAILED
+OTHER_SUFFIXES = (  # videos as well, but not taken
+    *(".3gp", ".asf", ".flv", ".gif", ".m2ts", ".m4v", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv"),
+    *(".vob", ".webm", ".wmv"),
+)
 UNREADABLE = "cannot be read"  # why a folder is left out
+HIDDEN = "hidden"
 LINKED = "a link; give the folder itself as --video_root"
 GONE = "it is no longer there"
 VIDEO, OUTPUT = "{video}", "{output}"  # in the arguments of a script
@@ -43,6 +48,7 @@ class ParallelConfig:
     retry_failed: bool = True  # False leaves videos alone that failed in an earlier run
     fail_fast: bool = False
     max_failures: int = 0  # stop after so many failed videos; 0: never
+    plan: bool = False  # only say what is left
 
     def __post_init__(self):
         if not Path(self.video_root).expanduser().is_dir():
@@ -54,6 +60,11 @@ class ParallelConfig:
         for name in ("timeout", "retries", "grace", "max_failures"):
             if getattr(self, name) < 0:
                 raise ValueError(f"--{name}={getattr(self, name)} is negative")
+        for place in re.findall(r"\{[A-Za-z]+\}", " ".join(self.arguments)):
+            if self.keep and place in (VIDEO, OUTPUT):
+                raise ValueError(f"{place}: a script that is kept is told by serve; leave it out")
+            if not self.keep and place not in (VIDEO, OUTPUT):
+                raise ValueError(f"{place} in the arguments is neither {VIDEO} nor {OUTPUT}")
 
     @property
     def program(self) -> str:
@@ -63,14 +74,22 @@ class ParallelConfig:
     def failure_limit(self) -> float:
         return 1 if self.fail_fast else self.max_failures or float("inf")
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Arguments of the script, with the places of a video and its results."""
+        named = any(VIDEO in word for word in self.arguments)
+        return self.arguments if named else (*self.arguments, *USUAL_ARGUMENTS)
+
+    @property
+    def names_output(self) -> bool:
+        """Whether the script is told where its results belong."""
+        return self.keep or any(OUTPUT in word for word in self.words)
+
     def command_of(self, video: Path, output: Path) -> list[str]:
         """Arguments of the script for one video."""
-        words = self.arguments
-        if not any(VIDEO in word for word in words):
-            words = (*words, *USUAL_ARGUMENTS)
         places = {VIDEO: str(video), OUTPUT: str(output)}
         pattern = "|".join(map(re.escape, places))
-        return [re.sub(pattern, lambda found: places[found[0]], word) for word in words]
+        return [re.sub(pattern, lambda found: places[found[0]], word) for word in self.words]
 
     def identity(self, told: str = "") -> str:
         """Hash of what is done to each video; told: by a script of itself, see serve.py."""
@@ -105,19 +124,22 @@ class Video:
 
 
 def find_videos(root: str | os.PathLike) -> tuple[list[Video], list[str]]:
-    """The videos under a folder, sorted by path, and a line on each kind of folder left out.
+    """The videos under a folder, sorted by path, and a line on each kind of place left out.
 
     Two videos that would share an output folder, or one whose output folder holds videos from
     elsewhere, carry an error. Raises ValueError if there are none.
     """
     root = Path(root).expanduser().absolute()
-    left_out = {UNREADABLE: [], LINKED: []}
-    paths = sorted(_walk(root, left_out))
+    left_out, others = {UNREADABLE: [], LINKED: [], HIDDEN: []}, []
+    paths = sorted(_walk(root, left_out, others))
     notes = [
         f"left out: {places[0]}" + f" and {len(places) - 1} more" * (len(places) > 1) + f": {why}"
         for why, places in left_out.items()
         if places
     ]
+    if others:
+        files = f"{len(others)} file" + "s" * (len(others) > 1)
+        notes.append(f"left out: {files} of other kinds ({', '.join(sorted(set(others)))})")
     if not paths:
         none = f"--video_root={root} holds no {', '.join(SUFFIXES)} file"
         raise ValueError("; ".join([none, *notes]))
@@ -154,8 +176,11 @@ def _found(path: Path) -> Video:
     return Video(path, stat.st_size, stat.st_mtime_ns)
 
 
-def _walk(root: Path, left_out: dict[str, list]) -> Iterator[Path]:
-    """The video files; folders that could hold more go to the lists of `left_out`."""
+def _walk(root: Path, left_out: dict[str, list], others: list[str]) -> Iterator[Path]:
+    """The video files; folders that could hold more go to the lists of `left_out`.
+
+    others: gets the kind of each file that may be a video and is not taken.
+    """
 
     def unreadable(error: OSError) -> None:
         left_out[UNREADABLE].append(error.filename)
@@ -165,18 +190,30 @@ def _walk(root: Path, left_out: dict[str, list]) -> Iterator[Path]:
             subfolders.clear()
             continue
         videos = [Path(folder, name) for name in files if _is_video(name)]
+        others.extend(kind for name in files if (kind := _other_kind(name)))
         outputs = {path.stem for path in videos}
         for name in subfolders[:]:
             linked = os.path.islink(os.path.join(folder, name))
-            if linked or name in outputs or name.startswith(TEMPORARY_PREFIX):
+            hidden = name.startswith(".")
+            if linked or name in outputs or hidden:
                 subfolders.remove(name)
-            if linked and name not in outputs:
-                left_out[LINKED].append(os.path.join(folder, name))
+            ours = name in outputs or name.startswith(TEMPORARY_PREFIX)
+            if (linked or hidden) and not ours:
+                left_out[LINKED if linked else HIDDEN].append(os.path.join(folder, name))
         yield from filter(Path.is_file, videos)
 
 
 def _is_video(name: str) -> bool:
-    return Path(name).suffix.lower() in SUFFIXES and not name.startswith(("._", TEMPORARY_PREFIX))
+    return Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
+
+
+def _other_kind(name: str) -> str:
+    """What kind of video a file is that is not taken; "" for all other files."""
+    suffix = Path(name).suffix.lower()
+    if name.startswith("."):
+        ours = name.startswith(TEMPORARY_PREFIX)
+        return HIDDEN if suffix in SUFFIXES and not ours else ""
+    return suffix if suffix in OTHER_SUFFIXES else ""
 
 
 def _holds_others(output: Path) -> bool:

@@ -24,6 +24,8 @@ from jaxvid.runs.runner import PARTIAL, STOPPED, Interrupted, stoppable
 
 LOCK = ".run_parallel.lock"
 EXAMPLES = 8  # videos that a script is shown at first
+REST = "the same command again does the rest"
+REFUSALS, USAGE = 3, 2  # a run that begins with so many attempts of this exit code stops
 
 
 @dataclasses.dataclass
@@ -40,7 +42,7 @@ class Results:
     def lines(self) -> list[str]:
         lines = [f"failed: {v.path}: {o.kind}: {o.cause}{log_of(v)}" for v, o in self.failed]
         if self.stopped:
-            lines.append(f"stopped: {self.stopped}; the same command again does the rest")
+            lines.append(f"stopped: {self.stopped}")
         before = f", {len(self.failed_before)} failed before" if self.failed_before else ""
         counts = f"{len(self.done)} done, {len(self.skipped)} skipped, {len(self.failed)} failed"
         return [*lines, counts + before]
@@ -60,9 +62,10 @@ def run_parallel(config: ParallelConfig) -> int:
     root = Path(config.video_root).expanduser().absolute()
     with _only_one(root):
         results = _Run(config, videos, gpus, root / parallel.LOG).run()
-        page = parallel_page.write(root, videos)
-    for line in (page, *results.lines()):
-        print(line, flush=True)
+        if not config.plan:
+            print(parallel_page.write(root, videos), flush=True)
+    if results.stopped or not config.plan:
+        print(*results.lines(), sep="\n", flush=True)
     return results.exit_code
 
 
@@ -71,6 +74,7 @@ class _Run:
         """log: of what a script says before its first video."""
         self.config, self.videos, self.log, self.results = config, videos, log, Results()
         self.workers = [Worker(config, i, gpu) for i, gpu in enumerate(gpus)]
+        self.codes = []  # exit codes of all attempts
 
     def run(self) -> Results:
         results = self.results
@@ -78,20 +82,23 @@ class _Run:
             with stoppable(), self._workers_end():
                 self.identity = self._identity()
                 todo = [video for video in self.videos if self._is_left(video)]
-                self.queues = queues(todo, len(self.workers), self.config.schedule)
+                start = [] if self.config.plan else todo
+                self.queues = queues(start, len(self.workers), self.config.schedule)
                 self.table = Table(self.workers, results, len(todo))
                 with self.table:
+                    if self.config.plan:
+                        print("".join(f"to do: {video.path}\n" for video in todo), end="")
                     while self._step():
                         self.table.show()
                         time.sleep(POLL)
         except Interrupted as error:
             number = error.args[0]
-            results.stopped = f"interrupted by {signal.Signals(number).name}"
+            results.stopped = f"interrupted by {signal.Signals(number).name}; {REST}"
             results.exit_code = 128 + number
         except RefusedError as error:
             raise ValueError(f"--script={self.config.script}: {error}") from None
         except OSError as error:  # say, the disk is full
-            results.stopped, results.exit_code = one_line(error), STOPPED
+            results.stopped, results.exit_code = f"{one_line(error)}; {REST}", STOPPED
         finally:
             if self.log.exists() and not self.log.stat().st_size:
                 self.log.unlink()
@@ -109,7 +116,7 @@ class _Run:
         self.log.unlink(missing_ok=True)
         for worker in self.workers:
             worker.examples = [video.path for video in usable[:: -(-len(usable) // EXAMPLES)]]
-        for worker in self.workers[: max(1, certain)]:
+        for worker in self.workers[: 1 if self.config.plan else max(1, certain)]:
             worker.start(self.log)
         return self.config.identity(self.workers[0].wait_until_ready(self.log))
 
@@ -156,7 +163,7 @@ class _Run:
     def _check_limit(self) -> None:
         count, limit = len(self.results.failed), self.config.failure_limit
         if count >= limit and not self.results.stopped:
-            self.results.stopped = f"{count} failed, the limit is {limit}"
+            self.results.stopped = f"{count} failed, the limit is {limit}; {REST}"
             self.results.exit_code = STOPPED
 
     def _take(self, worker: Worker, queue: collections.deque, outcome: Outcome) -> None:
@@ -164,6 +171,15 @@ class _Run:
         seconds = round(time.monotonic() - worker.since, 3)
         if outcome.kind and video.gone:
             outcome = Outcome(INPUT, parallel.GONE)
+        if not outcome.kind and self.config.names_output and not parallel.sizes(video.output):
+            outcome = outcome._replace(cause=f"wrote nothing into {video.output}")
+        self.codes.append(outcome.code)
+        if self.codes == [USAGE] * REFUSALS:
+            self.results.exit_code = STOPPED
+            self.results.stopped = (
+                f"the first {REFUSALS} attempts ended with {outcome.cause}; if that is the "
+                "arguments' fault, mend them"
+            )
         again = outcome.kind not in ("", INPUT) and video.attempts <= self.config.retries
         facts = {"kind": outcome.kind, "cause": outcome.cause, "seconds": seconds}
         facts["gpu"] = worker.gpu

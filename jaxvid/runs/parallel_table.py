@@ -51,8 +51,7 @@ class Table:
         word = "done" if not outcome.kind else "failed, will try again" if again else "failed"
         word = "already done" if outcome.skipped else word
         line = f"{self.line()}: GPU {worker.gpu}: {video.path}: {word}, {clock(seconds)}"
-        if outcome.kind:
-            line += f": {outcome.kind}: {outcome.cause}"
+        line += "".join(f": {text}" for text in (outcome.kind, outcome.cause) if text)
         self._console.print(line, markup=False, highlight=False)
 
     def line(self) -> str:

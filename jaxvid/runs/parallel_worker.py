@@ -24,11 +24,12 @@ LAUNCHED = (  # how variables begin that would make a script take a part of its 
 
 
 class Outcome(NamedTuple):
-    """How one attempt at a video ended; `kind` and `cause` are empty if it went well."""
+    """How one attempt at a video ended; `kind` is empty if it went well."""
 
     kind: str = ""
-    cause: str = ""
+    cause: str = ""  # or what is odd about a success
     skipped: bool = False  # it was there already
+    code: int = 0  # of a process that ended by itself
 
 
 class RefusedError(Exception):
@@ -64,7 +65,8 @@ class Worker:
             ended = self._process.poll()
             self._answer()
             if self._told is None and ended is not None:
-                why = _last_words(log) or ": it does not call serve.serve"
+                said = _last_words(log)
+                why = said if said and ended else f": it does not call serve.serve{said}"
                 raise RefusedError(f"exit code {ended} before its first video{why}")
             if self._is_late():
                 late = f"not ready after {self.config.timeout:g} s"
@@ -185,7 +187,7 @@ class Worker:
         self._forget()
         if not code and not self.config.keep:
             return Outcome()
-        return Outcome(*explain_exit(code, log))
+        return Outcome(*explain_exit(code, log), code=code)
 
     def _forget(self) -> None:
         for pipe in (self._process and self._process.stdin, self._back):
