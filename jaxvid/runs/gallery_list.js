@@ -25,7 +25,7 @@ function fill(card, n) {
   make("h2", row.id, card);
   const metrics = Object.entries(row.metrics).map(([name, value]) => `${name} ${Number(value).toPrecision(4)}`);
   const short = Object.entries(row.options).filter(([name, value]) =>
-    typeof value !== "object" && String(value).length < 30 && !row.prompts.includes(String(value)));
+    value !== "" && typeof value !== "object" && String(value).length < 30 && !row.prompts.includes(String(value)));
   const facts = [row.status, ...(row.seed === null ? [] : [`seed ${row.seed}`]), ...metrics, ...short.map(pair => pair.join(" "))];
   make("span", facts.join(" \u00b7 "), card, { className: "facts" });
   if (row.status === "done") choice(card, n);
