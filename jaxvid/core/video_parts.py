@@ -23,11 +23,19 @@ class VideoPartsWriter:
     """
 
     def __init__(self, path: Path, fps: float, crf: int = 18, mark: dict | None = None):
-        """mark: what `mark` returned in an earlier life; what was written later is forgotten."""
+        """mark: what `mark` returned in an earlier life; what was written later is forgotten.
+
+        Raises:
+          ValueError: a part is not what it was at the mark.
+        """
         self.path, self.fps, self.crf = path, fps, crf
         self.frames, self._parts = (mark["frames"], mark["parts"]) if mark else (0, 0)
         self._videos = mark["videos"] if mark else 0  # of a (v, t, h, w, 3), 0 before any frame
         self._writers = []
+        for place, size in (mark or {"sizes": []})["sizes"]:
+            part = self._part(*place)
+            if not part.exists() or part.stat().st_size != size:
+                raise ValueError(f"{part} is not what it was")
 
     def write(self, frames: np.ndarray):
         """frames: uint8 (t, h, w, 3), or (v, t, h, w, 3) with the same v each time."""
@@ -52,7 +60,10 @@ class VideoPartsWriter:
             suffix = self.path.suffix
             raise ValueError(f"{self.path}: only an .mp4 can be gone on with: write no {suffix}")
         self._end_part()
-        return {"frames": self.frames, "parts": self._parts, "videos": self._videos}
+        places = [(n, video) for n in range(self._parts) for video in range(self._videos)]
+        sizes = [(place, self._part(*place).stat().st_size) for place in places]
+        mark = {"frames": self.frames, "parts": self._parts, "videos": self._videos}
+        return mark | {"sizes": sizes}
 
     def close(self):
         """Makes the file; the parts stay, until it is sure that nobody goes on from them."""

@@ -34,7 +34,8 @@ def explain_exit(code: int, log: Path) -> tuple[str, str]:
     tail = log_tail(log)
     last = last_line(tail)
     if code < 0:
-        name = signal.Signals(-code).name
+        known = -code in iter(signal.Signals)
+        name = signal.Signals(-code).name if known else f"signal {-code}"
         hint = ", as the system does when memory runs out" if name == "SIGKILL" else ""
         return KILLED, f"the process was killed by {name}{hint}" + (f": {last}" if last else "")
     kind = MEMORY if _tells_of_memory(tail) else ERROR

@@ -69,6 +69,13 @@ class InputHashes:
         """
         return {name: self._of_file(name, path) for name, path in request.inputs.items()}
 
+    def check_unchanged(self, request: Request):
+        """Raises InputError if a file is not what it was when it was first looked at."""
+        for name, path in request.inputs.items():
+            found, known = stat_input(name, path), self._of_file(name, path)
+            if (found.st_size, found.st_mtime_ns) != (known["bytes"], known["mtime_ns"]):
+                raise InputError(f"input {name}={path}: it changed while it was used")
+
     def _of_file(self, name: str, path: str) -> dict:
         if path not in self._entries:
             found = stat_input(name, path)

@@ -138,7 +138,7 @@ def _place(path: str, folder: str) -> tuple[str, str, str]:
     type_ = "video" if suffix in VIDEOS else "image" if suffix in IMAGES else "file"
     inside = path.startswith(folder + os.sep)
     relative = path[len(folder) + 1 :] if inside else os.path.relpath(path, folder)
-    return relative, "./" + urllib.parse.quote(relative), type_
+    return relative, "./" + urllib.parse.quote(os.fsencode(relative)), type_
 
 
 def embed(value) -> str:

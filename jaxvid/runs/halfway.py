@@ -28,12 +28,19 @@ class Halfway:
         """prints: the requests' fingerprints; size: of the generator's batches; see `key`."""
         self.requests = list(requests)
         self.folder = output / FOLDER / key(requests, prints, size)
-        if self.folder.exists():
-            return
-        new = output / FOLDER / f"new-{secrets.token_hex(4)}"  # whole when it gets its name
+        if not self.folder.exists():
+            self._make()
+
+    def _make(self):
+        new = self.folder.with_name(f"new-{secrets.token_hex(4)}")  # whole when it gets its name
         new.mkdir(parents=True)
-        (new / REQUESTS).write_text(json.dumps([request.id for request in requests]))
+        (new / REQUESTS).write_text(json.dumps([request.id for request in self.requests]))
         os.replace(new, self.folder)
+
+    def clear(self) -> None:
+        """Forgets what an earlier life left."""
+        shutil.rmtree(self.folder)
+        self._make()
 
     def path(self, index: int, name: str) -> Path:
         """Where output `name` of request `index` of the call is written; the same in every life."""

@@ -26,7 +26,9 @@ class Manifest:
         if not self.path.exists():
             return []
         with open(self.path, "rb") as file:
-            file.seek(start)
+            file.seek(max(start - 1, 0))
+            if start and file.read(1) != b"\n":  # somebody has edited it meanwhile
+                file.seek(0)
             return _parse(file.read(), self.path)
 
     def end(self) -> int:
@@ -79,18 +81,18 @@ def lock(file: int, path: Path, wait: bool = True) -> bool:
 
 def _parse(text: bytes, path: Path) -> list[dict]:
     *lines, _torn = text.split(b"\n")
-    try:
-        return [json.loads(line) for line in lines if line]
-    except ValueError as error:
-        number = next(n for n, line in enumerate(lines, 1) if not _is_json(line))
-        raise ValueError(f"{path}: line {number} is damaged ({error}); remove it") from None
-
-
-def _is_json(line: bytes) -> bool:
-    try:
-        return bool(not line or json.loads(line) is not None)
-    except ValueError:
-        return False
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if not line:
+            continue
+        try:
+            row = json.loads(line)
+            if not (isinstance(row, dict) and {"id", "status"} <= row.keys()):
+                raise ValueError("it is no row of a run")
+        except ValueError as error:
+            raise ValueError(f"{path}: line {number} is damaged ({error}); remove it") from None
+        rows.append(row)
+    return rows
 
 
 def _whole_lines(file: int) -> int:

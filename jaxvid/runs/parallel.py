@@ -1,24 +1,21 @@
 """A folder of videos, each worked on by a process of its own GPU: which videos, and where to.
 
-Beside `clip.mp4` lies its output folder `clip/`, in which MARKER says what was done. No video in
-such a folder is taken for an input, whoever made it.
+Beside `clip.mp4` lies its output folder `clip/`, in which MARKER says what was done, see
+parallel_marker.py. No video in such a folder is taken for an input, whoever made it.
 """
 
 import dataclasses
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from jaxvid.core.files import TEMPORARY_PREFIX, atomic_path, sha256
+from jaxvid.core.files import TEMPORARY_PREFIX, sha256
 from jaxvid.runs.fingerprint import hash_json
-from jaxvid.runs.manifest import DONE, FAILED
 
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv")
 MARKER, LOG = "run_parallel.json", "run_parallel.log"
-RUNNING = "running"  # else manifest.DONE or FAILED
 OTHER_SUFFIXES = (  # videos as well, but not taken
     *(".3gp", ".asf", ".flv", ".gif", ".m2ts", ".m4v", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv"),
     *(".vob", ".webm", ".wmv"),
@@ -227,45 +224,6 @@ def _nearest(output: Path) -> Path:
     return output if output.exists() else output.parent
 
 
-def read_marker(video: Video) -> dict:
-    """What an earlier run noted; {} if nothing."""
-    try:
-        return json.loads((video.output / MARKER).read_text())
-    except (OSError, ValueError):
-        return {}
-
-
-def write_marker(video: Video, status: str, identity: str, **facts) -> None:
-    """Notes how far a video is; for a finished one also the sizes of its files."""
-    content = {"status": status, "video": video.path.name, "identity": identity}
-    content |= {"input": video.stamp, "attempts": video.attempts, **facts}
-    if status == DONE:
-        content["files"] = sizes(video.output)
-    with atomic_path(video.output / MARKER) as temporary:
-        temporary.write_text(json.dumps(content, indent=1))
-
-
-def is_finished(video: Video, identity: str) -> bool:
-    """Whether an earlier run did the same to the same file and the results are still there."""
-    marker = read_marker(video)
-    if not _is_about(marker, video, identity) or marker["status"] != DONE:
-        return False
-    found = sizes(video.output)
-    return all(found.get(name) == size for name, size in marker["files"].items())
-
-
-def has_failed(video: Video, identity: str) -> bool:
-    """Whether the same failed for the same file before."""
-    marker = read_marker(video)
-    return _is_about(marker, video, identity) and marker["status"] == FAILED
-
-
-def sizes(folder: Path) -> dict[str, int]:
-    """Bytes of all files in an output folder but our own."""
-    found = (p for p in folder.rglob("*") if p.is_file() and p.name not in (MARKER, LOG))
-    return {str(p.relative_to(folder)): p.stat().st_size for p in found}
-
-
 def gpu_names(count: int, environ=os.environ, devices: Sequence[str] | None = None) -> list[str]:
     """What CUDA_VISIBLE_DEVICES is for each worker: entries of the present value, or numbers.
 
@@ -283,8 +241,3 @@ def gpu_names(count: int, environ=os.environ, devices: Sequence[str] | None = No
     if count > len(names):
         raise ValueError(f"--num_gpus={count}: {where} {len(names)}; use at most {len(names)}")
     return names[:count]
-
-
-def _is_about(marker: dict, video: Video, identity: str) -> bool:
-    same = marker.get("identity") == identity
-    return same and marker.get("input") == video.stamp

@@ -4,10 +4,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxvid.runs import gallery
+from jaxvid.runs import gallery, parallel_marker
 from jaxvid.runs.causes import INPUT
 from jaxvid.runs.manifest import DONE, FAILED, Manifest
-from jaxvid.runs.parallel import LOG, Video, read_marker
+from jaxvid.runs.parallel import LOG, Video
 
 NAME = "run_parallel.html"  # users may have an index.html beside their videos
 SHOWN = gallery.VIDEOS + gallery.IMAGES
@@ -27,7 +27,7 @@ def cards_of(video: Video, root: Path) -> list[dict]:
     name = str(video.path.relative_to(root))
     if video.error:
         return [_card(video, root, name, FAILED, kind=INPUT, error=video.error)]
-    marker = read_marker(video)
+    marker = parallel_marker.read(video)
     try:
         cards = gallery.cards(Manifest(video.output), root)
     except ValueError as error:

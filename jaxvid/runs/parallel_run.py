@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxvid.runs import parallel, parallel_page
+from jaxvid.runs import parallel, parallel_marker, parallel_page
 from jaxvid.runs.causes import INPUT
 from jaxvid.runs.manifest import DONE, FAILED, lock
 from jaxvid.runs.parallel import ParallelConfig, Video
@@ -111,7 +111,7 @@ class _Run:
         usable = [video for video in self.videos if not video.error]
         if not self.config.keep or not usable:
             return self.config.identity()
-        made = [v for v in usable if parallel.read_marker(v).get("status") == DONE]
+        made = [v for v in usable if parallel_marker.read(v).get("status") == DONE]
         certain = len(usable) - len(made) * self.config.resume  # to be there for a worker
         self.log.unlink(missing_ok=True)
         for worker in self.workers:
@@ -127,14 +127,15 @@ class _Run:
             results.failed.append((video, Outcome(INPUT, video.error)))
         elif config.resume and not config.retry_failed and self._failed_before(video):
             results.failed_before.append(video)
-        elif config.resume and parallel.is_finished(video, self.identity):
+        elif config.resume and parallel_marker.is_finished(video, self.identity):
+            parallel_marker.restore(video)
             results.skipped.append(video)
         else:
             return True
         return False
 
     def _failed_before(self, video: Video) -> bool:
-        return parallel.has_failed(video, self.identity)
+        return parallel_marker.has_failed(video, self.identity)
 
     def _step(self) -> bool:
         """Takes what workers have finished and gives them more; whether anything is left."""
@@ -157,7 +158,7 @@ class _Run:
             self._check_limit()
             return
         video.output.mkdir(parents=True, exist_ok=True)
-        parallel.write_marker(video, parallel.RUNNING, self.identity)
+        parallel_marker.write(video, parallel_marker.RUNNING, self.identity)
         worker.give(video)
 
     def _check_limit(self) -> None:
@@ -171,7 +172,8 @@ class _Run:
         seconds = round(time.monotonic() - worker.since, 3)
         if outcome.kind and video.gone:
             outcome = Outcome(INPUT, parallel.GONE)
-        if not outcome.kind and self.config.names_output and not parallel.sizes(video.output):
+        told = self.config.names_output
+        if told and not outcome.kind and not parallel_marker.sizes(video.output):
             outcome = outcome._replace(cause=f"wrote nothing into {video.output}")
         self.codes.append(outcome.code)
         if self.codes == [USAGE] * REFUSALS:
@@ -188,11 +190,11 @@ class _Run:
         elif outcome.kind:
             worker.failed += 1
             self.results.failed.append((video, outcome))
-            parallel.write_marker(video, FAILED, self.identity, **facts)
+            parallel_marker.write(video, FAILED, self.identity, **facts)
         else:
             worker.done += 1
             (self.results.skipped if outcome.skipped else self.results.done).append(video)
-            parallel.write_marker(video, DONE, self.identity, **facts)
+            parallel_marker.write(video, DONE, self.identity, **facts)
         self.table.log(worker, video, outcome, seconds, again)
 
     @contextlib.contextmanager

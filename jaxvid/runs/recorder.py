@@ -105,8 +105,22 @@ class Recorder:
         return self._ask(lambda: [self._marks(job) for job in jobs])
 
     def reopen(self, jobs: Sequence[Job], marks: Sequence[dict]):
-        """Opens the files of an earlier life as they were at those marks."""
-        self._ask(lambda: [self._reopen(*pair) for pair in zip(jobs, marks, strict=True)])
+        """Opens the files of an earlier life as they were at those marks.
+
+        Raises:
+          ValueError or OSError: a file is not what it was; none is open then.
+        """
+
+        def opened():
+            try:
+                for job, own in zip(jobs, marks, strict=True):
+                    self._reopen(job, own)
+            except Exception:
+                for job in jobs:
+                    job.discard()
+                raise
+
+        self._ask(opened)
 
     def forget(self, halfway: Halfway):
         """Nothing needs to go on from there any more."""
@@ -184,6 +198,7 @@ class Recorder:
             missing = sorted(job.request.outputs.keys() - job.writers.keys())
             if missing:
                 raise ValueError(f"the mode made no frames for {', '.join(missing)}")
+            self._hashes.check_unchanged(job.request)
             outputs, staged = {}, {}
             for name, writer in job.writers.items():
                 writer.close()
@@ -222,7 +237,7 @@ class Recorder:
         except Exception as error:
             if disk_full(error):
                 raise
-            job.error = error
+            job.error = job.error or error  # the first one is the cause of others
             job.discard()
 
     def _row(self, job: Job, status: str) -> dict:

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from jaxvid.core.distributed import agreed
 from jaxvid.core.files import InputError, disk_full
 from jaxvid.runs import gallery
 from jaxvid.runs.causes import ERROR, MEMORY, kind_of
@@ -220,10 +219,11 @@ class _Run:
             self.begun = True
             batches = self._batches(generator)
             self._clear_stale(batches, generator)
-            reading = prefetch(reader, generator, requests_of(batches[0]))
+            look = self.recorder.fingerprint
+            reading = prefetch(reader, generator, requests_of(batches[0]), look)
             for batch, after in zip(batches, [*batches[1:], []], strict=True):
                 self._wait(reading)
-                reading = prefetch(reader, generator, requests_of(after))
+                reading = prefetch(reader, generator, requests_of(after), look)
                 self._batch(generator, batch, requests_of(after))
 
     def _batches(self, generator: Generator) -> list[list[Job]]:
@@ -314,9 +314,10 @@ class _Run:
             return error
         if resumable(generator, requests):
             halfway = Halfway(self.config.folder, requests, prints, generator.batch_size)
-            step = halfway.step()
         for index, job in enumerate(jobs):
             job.halfway, job.index = halfway, index
+        if halfway:
+            step = self._reopen(jobs, halfway)
         words = {"batch": [request.id for request in requests], "next": [r.id for r in after]}
         with self.leader.order(**words, prints=prints if halfway else [], step=step):
             try:
@@ -333,6 +334,18 @@ class _Run:
         self.leader.check_others()
         return failed
 
+    def _reopen(self, jobs: list[Job], halfway: Halfway) -> int:
+        """Opens the files that an earlier life left; the snapshot to go on from, 0 if none."""
+        step = halfway.step()
+        try:
+            if step:
+                self.recorder.reopen(jobs, halfway.marks(step))
+            return step
+        except (OSError, ValueError, KeyError) as error:
+            self.progress.log(f"{jobs[0].request.id}: begun anew, {one_line(error)}")
+            halfway.clear()
+            return 0
+
     def _drop(self, jobs: Iterable[Job]):
         for job in jobs:
             self.recorder.drop(job)
@@ -341,8 +354,6 @@ class _Run:
         """Hands on what the generator makes, beginning at the snapshot `step`."""
         stage, fraction = "generating", 0.0
         if step:
-            with agreed():
-                self.recorder.reopen(jobs, jobs[0].halfway.marks(step))
             self.progress.log(f"{jobs[0].request.id}: goes on where an earlier run was ended")
         self.progress.update(stage)
         for item in items:

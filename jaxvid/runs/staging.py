@@ -1,6 +1,7 @@
 """The output folder of a run: checks, temporary files, and what killed processes left."""
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -59,6 +60,8 @@ class Staging:
             for name, path in names.items():
                 link(path, name)
             staged = {name: staged[path] for name, path in names.items()}
+        if not (self.folder / OWNER).exists():
+            raise OSError(errno.ENOENT, "it was moved or deleted meanwhile", str(self.output))
         claim = {"id": row["id"], "files": [*staged.values()], "manifest": manifest.end()}
         with open(self.folder / CLAIM, "w") as file:
             file.write(json.dumps(claim))

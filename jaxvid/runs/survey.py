@@ -107,15 +107,15 @@ def place(request, row, found: Survey, config: RunConfig, provenance: Provenance
 
 def same_fingerprint(request, row, hashes, provenance) -> bool:
     inputs = hashes.of_request(request)
-    return row["fingerprint"] == fingerprint(request, inputs, provenance)
+    return row.get("fingerprint") == fingerprint(request, inputs, provenance)
 
 
 def files_present(row: dict, output: Path) -> bool:
     """Whether each recorded output is there with its recorded size."""
-    for entry in row["outputs"].values():
-        try:
-            if os.stat(os.path.join(output, entry["file"])).st_size != entry["bytes"]:
-                return False
-        except OSError:
-            return False
-    return True
+    try:
+        return all(
+            os.stat(os.path.join(output, entry["file"])).st_size == entry["bytes"]
+            for entry in row["outputs"].values()
+        )
+    except (OSError, KeyError):  # not there, or a row that somebody has edited
+        return False

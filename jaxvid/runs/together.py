@@ -16,7 +16,7 @@ from pathlib import Path
 
 from jax.experimental import multihost_utils
 
-from jaxvid.core.distributed import agreed, told
+from jaxvid.core.distributed import told
 from jaxvid.runs.halfway import Halfway
 from jaxvid.runs.requests import Generator, Request, Snapshot
 
@@ -113,17 +113,25 @@ def follow(
 
 
 def prefetch(
-    reader: ThreadPoolExecutor, generator: Generator, requests: Sequence[Request]
+    reader: ThreadPoolExecutor,
+    generator: Generator,
+    requests: Sequence[Request],
+    look: Callable[[Request], object] = id,
 ) -> Future | None:
-    """Lets the generator read the inputs of the next call, if it can; the result is the seconds."""
+    """Lets the generator read the inputs of the next call, if it can; the result is the seconds.
+
+    look: called with each request before, to know the inputs as they are read.
+    """
     if not (requests and hasattr(generator, "prefetch")):
         return None
-    return reader.submit(_read, generator, list(requests))
+    return reader.submit(_read, generator, list(requests), look)
 
 
-def _read(generator: Generator, requests: list[Request]) -> float:
+def _read(generator: Generator, requests: list[Request], look) -> float:
     start = time.monotonic()
     with contextlib.suppress(Exception):  # the call itself will meet it again, and is recorded
+        for request in requests:
+            look(request)
         generator.prefetch(requests)
     return time.monotonic() - start
 
@@ -134,9 +142,6 @@ def begin(generator: Generator, batch: list[Request], halfway: Halfway | None, s
 
 
 def _make(generator, batch: list[Request], halfway: Halfway | None, step: int, pace: Pace):
-    if step:
-        with agreed():  # the leader opens the files
-            pass
     for item in begin(generator, batch, halfway, step):
         if isinstance(item, Snapshot):
             step += 1

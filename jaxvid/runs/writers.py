@@ -28,6 +28,8 @@ class NpyWriter:
             self._file = open(path, "wb")
             return
         self._file = open(path, "r+b")
+        if path.stat().st_size < mark["end"]:
+            raise ValueError(f"{path} is shorter than it was")
         self._file.truncate(mark["end"])
         self._file.seek(mark["end"])
         self.frames, self._shape = mark["frames"], tuple(mark["shape"])
@@ -86,6 +88,8 @@ class WholeWriter:
 
     def __init__(self, path: Path, mark: dict | None = None):
         self.path, self.frames = path, mark["frames"] if mark else 0
+        if self.frames and not path.exists():
+            raise ValueError(f"{path} is not there any more")
 
     def write(self, frames):
         if self.frames:
