@@ -91,7 +91,9 @@ def _line(path: Path, number: int, line: str, switch_frames: Sequence[int]) -> I
         item = _checked(item)
     except json.JSONDecodeError as error:
         item = Item((), error=f"no JSON: {error}")
-    except ValueError as error:
+    except RecursionError:
+        item = Item((), error="no JSON of ours: it is nested too deeply")
+    except (ValueError, OSError) as error:
         item = Item((), error=str(error))
     place = f"{path} line {number}"
     return dataclasses.replace(item, place=place, error=item.error and f"{place}: {item.error}")
@@ -108,8 +110,8 @@ def _row(row, folder: Path, switch_frames: tuple[int, ...]) -> Item:
     if known is CONDITIONAL:
         if missing := [name for name in CONDITIONAL if not isinstance(row.get(name), str)]:
             raise ValueError(f"the text {missing[0]!r} is missing")
-        if not row["video_path"]:
-            raise ValueError("'video_path' is empty: give a video file")
+        if not row["video_path"] or "\0" in row["video_path"]:
+            raise ValueError(f"'video_path' is {row['video_path']!r}: give a video file")
         video = Path(row["video_path"]).expanduser()
         beside = folder / video
         video = beside if beside.exists() or not video.exists() else video
@@ -124,6 +126,8 @@ def _row(row, folder: Path, switch_frames: tuple[int, ...]) -> Item:
 
 def _optional(row: dict) -> dict:
     own = {name: row[name] for name in OPTIONAL if row.get(name) is not None}
+    if type(own.get("id")) is int:
+        own["id"] = str(own["id"])
     for name, value in own.items():
         if type(value) is not OPTIONAL[name]:
             kind = "a text" if OPTIONAL[name] is str else "a whole number"
@@ -150,7 +154,7 @@ def _checked(item: Item) -> Item:
             f"{count} prompts need {max(count - 1, 0)} switch_frames, not {len(switches)}: set "
             "sampling.switch_frames, or switch_frame_indices of the row"
         )
-    elif list(switches) != sorted({*switches} - {0}):
+    elif list(switches) != sorted({n for n in switches if n > 0}):
         error = f"switch_frames {list(switches)} have to rise, from 1 at least"
     if item.video:
         item = dataclasses.replace(item, switch_frames=())
