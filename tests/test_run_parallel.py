@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from jaxvid.core import distributed
-from jaxvid.runs import parallel, parallel_page, parallel_run, parallel_table
+from jaxvid.runs import parallel, parallel_marker, parallel_page, parallel_run, parallel_table
 from jaxvid.runs.causes import INPUT, KILLED, MEMORY, TIMEOUT
 from jaxvid.runs.parallel import ParallelConfig, find_videos, gpu_names
 from jaxvid.runs.parallel_run import queues, run_parallel
@@ -232,7 +232,7 @@ def test_places_that_cannot_be_written(folder, capsys, monkeypatch):
     def full(video, *_, **__):
         raise OSError(errno.ENOSPC, "No space left on device", str(video.output))
 
-    monkeypatch.setattr(parallel, "write_marker", full)
+    monkeypatch.setattr(parallel_marker, "write", full)
     assert go(root, resume=False) == 4
     assert "stopped: OSError: [Errno 28] No space left on device" in capsys.readouterr().out
 

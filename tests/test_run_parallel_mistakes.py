@@ -8,7 +8,7 @@ from test_clips import CONFIG, FakeMode, make
 
 from jaxvid.core.program import main
 from jaxvid.runs.clips import Clips
-from jaxvid.runs.parallel import ParallelConfig, find_videos
+from jaxvid.runs.parallel import MARKER, ParallelConfig, find_videos
 from jaxvid.runs.parallel_run import run_parallel
 
 ROOT = Path(__file__).parents[1]
@@ -108,4 +108,22 @@ def test_a_script_that_refuses_its_arguments_stops_the_run(go, tmp_path, capsys)
     text = capsys.readouterr().out
     assert "stopped: the first 3 attempts ended with exit code 2: script.py: error:" in text
     assert "does the rest" not in text and not (tmp_path / "d").exists()
-    assert go("import sys; sys.exit(2 if 'c.mp4' not in sys.argv[2] else 0)") == 3
+    assert go("import sys; sys.exit(2 * ('a.mp4' not in sys.argv[2]))", gpus=1) == 3
+
+
+def test_an_attempt_with_other_arguments_costs_no_result(go, tmp_path, capsys):
+    """Unless it touched the files: d.mp4's are written again, with the same size."""
+    text = """import pathlib, sys
+out = pathlib.Path(sys.argv[-1], "out.txt")
+if "--wrong" not in sys.argv or out.parent.name == "d": out.write_text("1")
+sys.exit("--wrong" in sys.argv)
+"""
+    assert go(text) == 0 and go(text, arguments=("--wrong",)) == 3
+    assert go(text, arguments=("--wrong",), retry_failed=False) == 3
+    assert "0 done, 0 skipped, 0 failed, 4 failed before" in capsys.readouterr().out
+    assert go(text) == 0 and "1 done, 3 skipped, 0 failed" in capsys.readouterr().out
+    assert "failed" not in (tmp_path / "a" / MARKER).read_text()  # nor does the page say so
+    assert go(text, arguments=("--wrong",)) == 3
+    (tmp_path / "a" / "out.txt").unlink()
+    capsys.readouterr()
+    assert go(text) == 0 and "2 done, 2 skipped, 0 failed" in capsys.readouterr().out
