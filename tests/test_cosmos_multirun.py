@@ -71,7 +71,7 @@ def test_uids_are_those_of_all_cameras(drive, tmp_path):
     assert "camera_front_tele_30fov" in front.notes[0] and not whole.notes
     assert "no prompt file" in lonely.error and lonely.name == "lonely"
     front, lonely, tele, whole = listed(tmp_path, missing="fail")
-    assert "front.mp4 is missing of camera_cross_right_120fov" in front.error
+    assert "no front.mp4 in camera_cross_right_120fov" in front.error
     assert tele.error and lonely.error and not whole.error
 
 
@@ -81,7 +81,7 @@ def test_what_is_skipped_is_told_and_no_failure(drive, tmp_path):
     drive("whole", {"x": "X."})
     assert [s.name for s in listed(tmp_path, missing="skip")] == ["whole_x"]
     front, lonely = skipped(tmp_path, missing="skip")
-    assert "front is left out" in front and "missing of camera_cross_right_120fov" in front
+    assert "front is left out" in front and "in camera_cross_right_120fov" in front
     assert "lonely is left out" in lonely and "no prompt file" in lonely
     assert not skipped(tmp_path)
     assert skipped(tmp_path, missing="skip", uids=("lonely",)) == [lonely]

@@ -99,7 +99,7 @@ def poison(root: Path, patch: pytest.MonkeyPatch) -> dict[str, str]:
         "cut_x": "damaged or not a video",
         "empty_x": "0 bytes",
         "locked_x": "locked.mp4: cannot be read as a video (Permission denied)",
-        "camera": "camera.mp4 is missing of camera_front_wide_120fov",
+        "camera": "there is no camera.mp4 in camera_front_wide_120fov",
         "rate_x": "does not divide",
         "short_x": "has 2 frames",
         "json": "no JSON",

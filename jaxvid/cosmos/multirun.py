@@ -163,7 +163,7 @@ def _chosen(config: MultirunConfig, clips: dict[str, Clip]) -> list[Clip]:
 def lacking(config: MultirunConfig, clip: Clip) -> str:
     """What a clip does not have; "" if it has everything."""
     if clip.missing:
-        return f"{clip.uid}.mp4 is missing of {', '.join(clip.missing)}"
+        return f"there is no {clip.uid}.mp4 in {', '.join(clip.missing)}"
     path = config.folder("prompts") / f"{clip.uid}.json"
     return "" if path.exists() else f"there is no prompt file {path}"
 
