@@ -162,7 +162,7 @@ def test_clips_that_are_skipped_are_told_once(tmp_path, capsys, monkeypatch):
     assert mode.requests() == [] and not mode.plan([]).frames
     assert not capsys.readouterr().out
     first, *others = mode.plan([]).lines()
-    assert first.startswith("part is left out (multirun.missing=skip): part.mp4")
+    assert first.startswith("part is left out (multirun.missing=skip): there is no part.mp4")
     monkeypatch.setattr(distributed, "process", lambda: (1, 2))
     assert mode.plan([]).lines() == others
 
