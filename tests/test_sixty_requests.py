@@ -3,7 +3,7 @@
 Clips x prompts, rows of a JSONL file and items of a dataset: each run is shared by two processes
 over loopback. In a round every run begins anew; one of its processes is killed with SIGKILL at a
 random moment and started again, twice. JAXVID_KILL_ROUNDS says how many rounds: 3 if it is not set,
-minutes long; 20, an hour or more on two cores, is what the project claims:
+minutes long; 20, half an hour on two cores, is what the project claims:
 
     JAXVID_KILL_ROUNDS=20 pytest -m slow -s tests/test_sixty_requests.py
 """
