@@ -1,27 +1,17 @@
 """What users and other programs change behind the back of a run."""
 
 import dataclasses
-import os
-import signal
 
 import pytest
 from fake_mode import FakeConfig, FakeGenerator, fake_requests
 from test_kill_resume import outputs
-from test_run_troubles import killed_over
+from test_run_troubles import Stops, killed_over
 from test_runs_at_scale import go
 
 from jaxvid.runs.manifest import Manifest
 
 FAKE = FakeConfig(requests=4, frames=4, size=16, chunk=4, seconds=0, batch_size=1)
 LONG = dataclasses.replace(FAKE, requests=2, frames=32, chunk=8, batch_size=2, snapshots=1)
-
-
-class Stops(FakeGenerator):
-    def generate(self, requests):
-        for number, item in enumerate(super().generate(requests)):
-            if number == 10:
-                os.kill(os.getpid(), signal.SIGTERM)
-            yield item
 
 
 @pytest.mark.parametrize("change", ["shorter", "gone"])

@@ -153,16 +153,18 @@ def test_a_disk_full_at_the_end_of_a_call_loses_no_snapshot(tmp_path, monkeypatc
         assert found.read_bytes() == path.read_bytes()
 
 
+class Stops(FakeGenerator):
+    """Told to end after its first snapshot."""
+
+    def generate(self, requests):
+        for number, item in enumerate(super().generate(requests)):
+            if number == 12:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield item
+
+
 def test_a_call_that_left_a_snapshot_stays_together_however_often_it_is_killed(tmp_path, capsys):
     fake, ids = dataclasses.replace(LONG, batch_size=3), [f"clip_000{n}" for n in range(3)]
-
-    class Stops(FakeGenerator):
-        def generate(self, requests):
-            for number, item in enumerate(super().generate(requests)):
-                if number == 12:
-                    os.kill(os.getpid(), signal.SIGTERM)
-                yield item
-
     assert go(tmp_path, fake, generator=Stops).exit_code == 143
     for _ in range(3):
         killed_over(tmp_path, ids)
@@ -227,3 +229,21 @@ def test_the_page_forgets_failures_that_are_no_longer_asked_for(tmp_path):
     assert "occurs twice" in (tmp_path / "index.html").read_text()
     go(tmp_path, FAKE, requests)
     assert "occurs twice" not in (tmp_path / "index.html").read_text()
+
+
+def test_a_disk_that_fills_between_two_calls_costs_no_snapshot(tmp_path, monkeypatch, capsys):
+    """The second call finds the disk full before it opens the files of its earlier life."""
+    fake = dataclasses.replace(LONG, requests=2)
+    requests = fake_requests(fake)
+    assert go(tmp_path, fake, requests[1:], generator=Stops).exit_code == 143
+    real = staging.Staging.commit
+
+    def commit(self, *args, **settings):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(staging.Staging, "commit", commit)
+    assert go(tmp_path, fake, requests).exit_code == 4
+    monkeypatch.setattr(staging.Staging, "commit", real)
+    capsys.readouterr()
+    assert go(tmp_path, fake, requests).done == 2
+    assert "clip_0001: goes on where an earlier run was ended" in capsys.readouterr().out

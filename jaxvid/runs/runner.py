@@ -335,13 +335,18 @@ class _Run:
         return failed
 
     def _reopen(self, jobs: list[Job], halfway: Halfway) -> int:
-        """Opens the files that an earlier life left; the snapshot to go on from, 0 if none."""
+        """Opens the files that an earlier life left; the snapshot to go on from, 0 if none.
+
+        Only what can never be gone on with is given up: not if a disk is full or cannot be reached.
+        """
         step = halfway.step()
         try:
             if step:
                 self.recorder.reopen(jobs, halfway.marks(step))
             return step
-        except (OSError, ValueError, KeyError) as error:
+        except (FileNotFoundError, ValueError, KeyError) as error:
+            if self.recorder.fatal:
+                raise
             self.progress.log(f"{jobs[0].request.id}: begun anew, {one_line(error)}")
             halfway.clear()
             return 0
