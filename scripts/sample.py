@@ -31,9 +31,10 @@ from jaxvid.runs.config import RunConfig
 from jaxvid.runs.fingerprint import Provenance
 from jaxvid.runs.flags import run_overrides
 from jaxvid.runs.mode import Mode
+from jaxvid.runs.outcome import PARTIAL, Summary
 from jaxvid.runs.plan import print_plan
 from jaxvid.runs.requests import Generator, Request
-from jaxvid.runs.runner import PARTIAL, Summary, run
+from jaxvid.runs.runner import run
 from jaxvid.runs.serve import serve
 from jaxvid.runs.share import this_share
 from jaxvid.runs.survey import survey

@@ -23,8 +23,9 @@ from jaxvid.cosmos.multirun_flags import multirun_overrides
 from jaxvid.runs.config import RunConfig
 from jaxvid.runs.manifest import Manifest
 from jaxvid.runs.names import original
+from jaxvid.runs.outcome import PARTIAL
 from jaxvid.runs.requests import Chunk
-from jaxvid.runs.runner import PARTIAL, run
+from jaxvid.runs.runner import run
 
 script = load("sample")
 WEIRD = (

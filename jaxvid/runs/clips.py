@@ -15,8 +15,8 @@ from jaxvid.core.files import InputError
 from jaxvid.runs.config import RunConfig
 from jaxvid.runs.fingerprint import hash_json
 from jaxvid.runs.mode import Mode
+from jaxvid.runs.outcome import Summary
 from jaxvid.runs.requests import Generator
-from jaxvid.runs.runner import Summary
 from jaxvid.runs.serve import Answer
 
 WHOLE = "0/1"  # the share: all that is made of a video

@@ -8,7 +8,7 @@ Each line is an object with `time` (seconds since 1970), `share`, `event` and wh
 | loaded | seconds, devices |
 | done | id, seconds by stage, outputs |
 | failed | id, kind (see causes.py), error |
-| end | done, skipped, failures (numbers), kinds by id, seconds by stage, exit_code, stopped |
+| end | done, skipped, failures (numbers), kinds by id, seconds by stage, exit_code, stopped, rest |
 
 All processes of a folder append to one file; a kill can leave half a line, which the next one ends.
 Where the file cannot be written, say on a full disk, the run goes on without, and says so once.

@@ -16,11 +16,11 @@ from pathlib import Path
 from jaxvid.runs import parallel, parallel_marker, parallel_page
 from jaxvid.runs.causes import INPUT
 from jaxvid.runs.manifest import DONE, FAILED, lock
+from jaxvid.runs.outcome import PARTIAL, STOPPED, Interrupted, stoppable
 from jaxvid.runs.parallel import ParallelConfig, Video
 from jaxvid.runs.parallel_table import Table
 from jaxvid.runs.parallel_worker import POLL, Outcome, RefusedError, Worker
 from jaxvid.runs.recorder import one_line
-from jaxvid.runs.runner import PARTIAL, STOPPED, Interrupted, stoppable
 
 LOCK = ".run_parallel.lock"
 EXAMPLES = 8  # videos that a script is shown at first
