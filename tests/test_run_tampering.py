@@ -53,10 +53,9 @@ def test_a_manifest_that_was_edited_after_a_kill(tmp_path):
     go(tmp_path, FAKE)
     killed_over(tmp_path, ["clip_0003"])
     path = Manifest(tmp_path).path
-    first, *rest = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(b"".join(rest))
+    path.write_bytes(path.read_bytes().partition(b"\n")[2])
     assert go(tmp_path, FAKE, overwrite=True).exit_code == 0
-    assert len(Manifest(tmp_path).latest()) == 4 and first
+    assert len(Manifest(tmp_path).latest()) == 4
 
 
 @pytest.mark.parametrize("line", [b"5", b"[]", b"null", b"{}"])
